@@ -1,0 +1,1 @@
+"""The command lines of overlaynet-daemon and overlaynet."""

@@ -1,0 +1,1 @@
+"""The packet engine of the udp backend, as the daemon drives it."""

@@ -1,0 +1,34 @@
+"""What the packet engine of the `udp` backend should do, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overlaynet.model.addresses import Address, Mtu, Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class PumpPeer:
+    """A host on the other side: the subnets behind it, and where its datagrams come from and go to."""
+
+    subnets: tuple[Prefix, ...]
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PumpConfig:
+    """One engine: the TUN `link`, the UDP socket at `listen` and `port`, and the tables.
+
+    `networks` are the overlay's prefixes, `local` this host's subnets, `addresses` this host's own overlay addresses (the source
+    of ICMP errors). `mtu` is the TUN's, in bytes of inner packet.
+    """
+
+    link: str
+    listen: Address
+    port: int
+    mtu: Mtu
+    networks: tuple[Prefix, ...]
+    local: tuple[Prefix, ...]
+    addresses: tuple[Address, ...]
+    peers: tuple[PumpPeer, ...] = ()

@@ -1,0 +1,266 @@
+"""Kernel objects as values: what a host's kernel should hold, and what it was seen to hold.
+
+Every object has a `key`, which says which object it is, and its fields, which say what it is like: two values with one key and
+other fields are one object that has changed. Links are named, never numbered, since a link that is made again has a new index.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from overlaynet.model.addresses import Address, Family, LinkIndex, MacAddress, Mtu, Prefix, Vni
+
+ROUTE_PROTOCOL = 79
+"""The route protocol number (`rtm_protocol`) of every route that is ours."""
+
+UNREACHABLE_METRIC = 1_048_576
+"""The metric of the route that ends packets to subnets which nobody leases; any route of a peer is preferred to it."""
+
+
+class ObjectKind(enum.IntEnum):
+    """The kinds of kernel object in the order in which they are made; they are removed in reverse."""
+
+    SYSCTL = 0
+    LINK = 1
+    ADDRESS = 2
+    NEIGHBOUR = 3
+    FDB = 4
+    ROUTE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanLink:
+    """A kernel VXLAN device (RFC 7348; drivers/net/vxlan/vxlan_core.c), up, without learning unless asked for.
+
+    `local` is the outer source address, `port` the UDP destination port; the MTU counts inner IP bytes. `underlay` is the name
+    of the link below.
+    """
+
+    kind: ClassVar[ObjectKind] = ObjectKind.LINK
+    name: str
+    vni: Vni
+    underlay: str
+    local: Address
+    port: int
+    mtu: Mtu
+    mac: MacAddress
+    learning: bool = False
+    gbp: bool = False
+
+    @property
+    def key(self) -> Hashable:
+        """Links are known by name."""
+        return (self.kind, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class TunLink:
+    """A persistent TUN device, up, without packet information header (Documentation/networking/tuntap.rst)."""
+
+    kind: ClassVar[ObjectKind] = ObjectKind.LINK
+    name: str
+    mtu: Mtu
+    queue_length: int = 500
+
+    @property
+    def key(self) -> Hashable:
+        """Links are known by name."""
+        return (self.kind, self.name)
+
+
+Link: TypeAlias = VxlanLink | TunLink
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAddress:
+    """A host address (/32 or /128) on a link of ours."""
+
+    kind: ClassVar[ObjectKind] = ObjectKind.ADDRESS
+    link: str
+    address: Address
+
+    @property
+    def key(self) -> Hashable:
+        """An address is known by its link and itself."""
+        return (self.kind, self.link, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent neighbour entry on a link of ours: the link-layer address of an IP address."""
+
+    kind: ClassVar[ObjectKind] = ObjectKind.NEIGHBOUR
+    link: str
+    address: Address
+    mac: MacAddress
+
+    @property
+    def key(self) -> Hashable:
+        """A neighbour is known by its link and IP address."""
+        return (self.kind, self.link, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """A permanent forwarding entry of a VXLAN device of ours: frames to `mac` go to the VTEP at `destination`."""
+
+    kind: ClassVar[ObjectKind] = ObjectKind.FDB
+    link: str
+    mac: MacAddress
+    destination: Address
+
+    @property
+    def key(self) -> Hashable:
+        """A forwarding entry is known by its link and MAC address."""
+        return (self.kind, self.link, self.mac)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route in the main table with our protocol number.
+
+    `link` is None only for an unreachable route. `onlink` takes the gateway for reachable on the link whatever its addresses
+    (RTNH_F_ONLINK). `source` is the preferred source address of packets that this host itself sends.
+    """
+
+    kind: ClassVar[ObjectKind] = ObjectKind.ROUTE
+    prefix: Prefix
+    link: str | None
+    gateway: Address | None = None
+    onlink: bool = False
+    metric: int = 0
+    source: Address | None = None
+    type: Literal["unicast", "unreachable"] = "unicast"
+
+    @property
+    def key(self) -> Hashable:
+        """A route is known by its prefix and metric (the kernel's own notion within a table and type of service).
+
+        IPv6 routes without a metric get 1024 from the kernel (include/uapi/linux/ipv6_route.h, IP6_RT_PRIO_USER), so desired
+        IPv6 routes always carry a metric.
+        """
+        return (self.kind, self.prefix, self.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A value below /proc/sys/net. Sysctls of a link vanish with it; others are set and never taken back."""
+
+    kind: ClassVar[ObjectKind] = ObjectKind.SYSCTL
+    path: str
+    value: str
+    link: str | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """A sysctl is known by its path, such as `ipv4/ip_forward`."""
+        return (self.kind, self.path)
+
+
+KernelObject: TypeAlias = VxlanLink | TunLink | LinkAddress | Neighbour | FdbEntry | Route | Sysctl
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """The link that carries encapsulated packets, as the kernel shows it.
+
+    `onlink` are the prefixes that main-table routes without a gateway reach through this link, `addresses` the link's own.
+    """
+
+    link: str
+    index: LinkIndex
+    mtu: Mtu
+    up: bool
+    addresses: tuple[Address, ...] = ()
+    onlink: tuple[Prefix, ...] = ()
+
+    def reaches_directly(self, address: Address) -> bool:
+        """Whether `address` is a neighbour on this link, so that no router stands between."""
+        return any(Family.of(prefix) is Family.of(address) and address in prefix for prefix in self.onlink)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What may be ours in a kernel: the names of our links, and the networks inside which our routes lie.
+
+    Routes count as ours only with our protocol number, and only on our links, on the underlay, or unreachable, inside `networks`.
+    """
+
+    underlay: str
+    networks: tuple[Prefix, ...] = ()
+    sysctls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the kernel held at one moment: what is ours, what is foreign and in the way, and the underlay.
+
+    `foreign` maps the key of an object that we might want to a text that shows the entry of somebody else which is there: a route of another
+    protocol at the same prefix and metric, a link of another kind with our name. `unknown_links` are links whose name is ours and which no
+    desired state mentions are reported as ordinary objects, so that they can be removed.
+    """
+
+    objects: frozenset[KernelObject]
+    underlay: Underlay | None
+    foreign: tuple[tuple[Hashable, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Make `object` exist as given. `replaces` is the object that was seen with the same key, or None to create exclusively (NLM_F_EXCL)."""
+
+    object: KernelObject
+    replaces: KernelObject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove `object`, which was seen as ours."""
+
+    object: KernelObject
+
+
+Operation: TypeAlias = Put | Delete
+
+
+def describe(item: KernelObject) -> str:
+    """One line in the words of iproute2 that names the object, for messages and golden texts."""
+    match item:
+        case VxlanLink():
+            flags = (" gbp" if item.gbp else "") + (" learning" if item.learning else " nolearning")
+            return (
+                f"link {item.name} vxlan id {item.vni} local {item.local} dev {item.underlay} "
+                f"dstport {item.port}{flags} mtu {item.mtu} address {item.mac}"
+            )
+        case TunLink():
+            return f"link {item.name} tun mtu {item.mtu} txqueuelen {item.queue_length}"
+        case LinkAddress():
+            return f"address {Family.of(item.address).host_prefix(item.address)} dev {item.link}"
+        case Neighbour():
+            return f"neighbour {item.address} lladdr {item.mac} dev {item.link} permanent"
+        case FdbEntry():
+            return f"fdb {item.mac} dst {item.destination} dev {item.link} self permanent"
+        case Route():
+            parts = [f"route {'unreachable ' if item.type == 'unreachable' else ''}{item.prefix}"]
+            if item.gateway is not None:
+                parts.append(f"via {item.gateway}")
+            if item.link is not None:
+                parts.append(f"dev {item.link}")
+            if item.source is not None:
+                parts.append(f"src {item.source}")
+            if item.metric:
+                parts.append(f"metric {item.metric}")
+            if item.onlink:
+                parts.append("onlink")
+            return " ".join(parts)
+        case Sysctl():
+            return f"sysctl net/{item.path} = {item.value}"
+
+
+def in_order(items: Iterable[KernelObject]) -> list[KernelObject]:
+    """The objects in the order in which they can be made: by kind, then by their text."""
+    return sorted(items, key=lambda item: (item.kind, describe(item)))
