@@ -198,9 +198,9 @@ class Scope:
 class Observation:
     """What the kernel held at one moment: what is ours, what is foreign and in the way, and the underlay.
 
-    `foreign` maps the key of an object that we might want to a text that shows the entry of somebody else which is there: a route of another
-    protocol at the same prefix and metric, a link of another kind with our name. `unknown_links` are links whose name is ours and which no
-    desired state mentions are reported as ordinary objects, so that they can be removed.
+    `foreign` maps the key of an object that we might want to a text that shows somebody else's entry there: a route of another
+    protocol at the same prefix and metric, a link of another kind with our name. Links with our names count as ours whatever is
+    desired, so that stale ones can be removed. `warnings` are settings that would drop the overlay's packets.
     """
 
     objects: frozenset[KernelObject]
@@ -211,7 +211,10 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Make `object` exist as given. `replaces` is the object that was seen with the same key, or None to create exclusively (NLM_F_EXCL)."""
+    """Make `object` exist as given.
+
+    `replaces` is the object that was seen with the same key, or None to create exclusively (NLM_F_EXCL).
+    """
 
     object: KernelObject
     replaces: KernelObject | None = None

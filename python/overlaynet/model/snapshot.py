@@ -28,7 +28,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything at one revision. `config` is the network configuration's JSON text as stored, or None where there is none yet."""
+    """Everything at one revision. `config` is the network configuration's JSON text, or None where there is none yet."""
 
     revision: int
     config: bytes | None

@@ -17,7 +17,7 @@ __all__ = ["Store", "StoreAdmin"]
 
 
 class Store(Protocol):
-    """What a daemon may do with the leases of its network. All calls raise StoreUnavailableError when the store does not answer."""
+    """What a daemon may do with its network's leases. Every call raises StoreUnavailableError when the store does not answer."""
 
     @property
     def traits(self) -> StoreTraits:

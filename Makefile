@@ -1,0 +1,67 @@
+# Everything runs in .venv, which `make build` fills; caches live in the working tree.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*' 2>/dev/null) $(wildcard rust/*/Cargo.toml) Cargo.toml Cargo.lock
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'python/overlaynet/data/*')
+
+PACKAGES := iproute2:ip nftables:nft iperf3:iperf3 tcpdump:tcpdump tshark:tshark ethtool:ethtool iputils-ping:ping curl:curl gcc:cc
+
+.PHONY: help build demo test check system rust-test python-test wheel clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+system: ## Install the Debian packages that are missing
+	@missing=(); for pair in $(PACKAGES); do command -v "$${pair#*:}" >/dev/null || missing+=("$${pair%%:*}"); done; \
+	if (($${#missing[@]})); then \
+	  command -v apt-get >/dev/null || { echo "missing: $${missing[*]}: install them" >&2; exit 1; }; \
+	  DEBIAN_FRONTEND=noninteractive apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
+	fi
+
+$(BIN)/.tools: requirements/dev.txt
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (https://rustup.rs)" >&2; exit 1; }
+	@python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python %d.%d is too old: 3.11 or later" % sys.version_info[:2])'
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+# The compiled module and the console scripts, with the Python sources taken from the working tree.
+$(BIN)/.built: $(BIN)/.tools $(RUST_SOURCES) pyproject.toml
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --quiet
+	touch $@
+
+build: system $(BIN)/.built ## Build .venv with the package and every tool
+
+wheel: $(BIN)/.tools ## Build the wheel into dist/
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --out dist
+
+demo: build ## Bring three hosts up for each backend, move data, take them down
+	$(BIN)/overlaynet lab demo
+
+check: build ## Format, lint, types, docs, import contracts
+	cargo fmt --all --check
+	$(BIN)/ruff format --check --quiet python tests
+	$(BIN)/ruff check --quiet python tests
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+	@! grep -nE '://' requirements/*.txt || { echo "requirements/*.txt must not name a host" >&2; exit 1; }
+
+rust-test: build
+	cargo test --workspace --locked --quiet
+
+test: build ## The whole test suite, lab included (as root)
+	@test "$$(id -u)" = 0 || { echo "make test needs root: it makes network namespaces" >&2; exit 1; }
+	cargo test --workspace --locked --quiet
+	$(BIN)/pytest
+
+clean: ## Remove what was built
+	rm -rf $(VENV) target dist .cache
