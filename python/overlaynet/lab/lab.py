@@ -1,0 +1,217 @@
+"""A lab as a whole: up, down, and which labs there are.
+
+`up` that fails takes down what it had made. `down` works from what is there (namespaces by their names, processes inside them or
+marked as the lab's, the folder) and not from what should be there, so it removes every trace of a lab whose making or taking down
+was cut short, and is no error when there is nothing. One process at a time works on a lab; labs of different names do not meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from overlaynet.errors import LabError
+from overlaynet.lab import links, system
+from overlaynet.lab.daemons import Daemon, Start, marker
+from overlaynet.lab.files import LabFiles, recorded_labs
+from overlaynet.lab.topology import OVERLAY_NETWORK, Host, Plan, Underlay, attachments, lab_of_namespace
+
+READY_S = 30.0
+
+Progress = Callable[[str], None]
+
+
+def network_config(plan: Plan) -> bytes:
+    """The configuration that the lab puts into its store."""
+    return json.dumps({"Network": str(OVERLAY_NETWORK), "Backend": {"Type": plan.backend}}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A lab that is up, or being brought up."""
+
+    plan: Plan
+    store: str
+
+    @classmethod
+    def open(cls, name: str) -> Lab:
+        """The lab of this name, as it was brought up; LabError if there is none."""
+        plan, store = LabFiles(name).read()
+        return cls(plan, store)
+
+    @property
+    def files(self) -> LabFiles:
+        """Where the lab keeps what it knows."""
+        return LabFiles(self.plan.name)
+
+    def daemon(self, host: Host) -> Daemon:
+        """The daemon of this host."""
+        return Daemon(self.plan, host, self.files.host(host), self.store)
+
+    def start_daemons(self, hosts: Sequence[Host], *, ready_s: float = READY_S) -> None:
+        """Start the daemons of these hosts at once, and return when each is ready."""
+        starts: list[Start] = []
+        try:
+            for host in hosts:
+                starts.append(self.daemon(host).start())  # noqa: PERF401 - what was started is known when the next one fails
+            deadline = time.monotonic() + ready_s
+            for start in starts:
+                start.ready(deadline)
+        finally:
+            for start in starts:
+                start.close()
+
+    def stop_daemon(self, host: Host) -> None:
+        """Stop this host's daemon and return when it has ended; what it programmed stays."""
+        process = self.files.host(host).daemon
+        if process is not None:
+            system.stop([process])
+
+    def pod_address(self, name: str) -> str:
+        """The address of a pod, out of its host's subnet.env."""
+        for host in self.plan.hosts:
+            for attachment in _attachments(self, host):
+                if attachment.pod.name == name:
+                    return str(attachment.address.ip)
+        raise LabError(f"lab {self.plan.name} has no pod {name}")
+
+    def run(self, member: str, *command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run a command inside `host1`, `pod1` or `underlay`, and return how it ended."""
+        inside = system.enter(self.plan.member(member), *command)
+        return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=timeout_s)
+
+
+def _attachments(lab: Lab, host: Host) -> tuple[links.Attachment, ...]:
+    return attachments(host, _subnet_env(lab, host)[0])
+
+
+def up(plan: Plan, *, store: str | None = None, daemons: bool = True, progress: Progress = lambda _: None) -> Lab:
+    """Bring the lab up: underlay, hosts, daemons, then bridges and pods in the subnets that the daemons leased.
+
+    Without `daemons` the pods get the addresses that a lease of subnet 1, 2, ... would have given them. LabError: there is one
+    of this name, or something failed; then nothing is left of it.
+    """
+    system.require("ip")
+    files = LabFiles(plan.name)
+    with files.lock() as lock:
+        if plan.name in names():
+            raise LabError(f"lab {plan.name} exists: `overlaynet lab down --name {plan.name}` removes it")
+        try:
+            lab = Lab(plan, files.make(plan, store))
+            progress("underlay")
+            for batch in links.underlay_batches(plan):
+                system.run_ip(batch, keep=[lock])
+            if plan.underlay is Underlay.ROUTED:
+                _turn_router_on(plan, lock)
+            if daemons:
+                progress("daemons")
+                asyncio.run(_configure(lab))
+                lab.start_daemons(plan.hosts)
+            progress("pods")
+            _attach_pods(lab, lock, leased=daemons)
+        except BaseException:
+            _remove(files)
+            raise
+    return lab
+
+
+def down(name: str) -> bool:
+    """Remove every trace of the lab; whether there was one."""
+    system.require("ip")
+    files = LabFiles(name)
+    with files.lock():
+        found = name in names() or bool(_processes(name))
+        _remove(files)
+    return found
+
+
+def names() -> frozenset[str]:
+    """The names of all labs of which anything is there: a folder or a namespace."""
+    found = {lab_of_namespace(namespace) for namespace in system.namespaces()}
+    return recorded_labs() | {name for name in found if name is not None}
+
+
+def namespaces_of(name: str) -> frozenset[str]:
+    """The namespaces of the lab that are there."""
+    return frozenset(namespace for namespace in system.namespaces() if lab_of_namespace(namespace) == name)
+
+
+@contextlib.contextmanager
+def running(plan: Plan, *, store: str | None = None, progress: Progress = lambda _: None) -> Iterator[Lab]:
+    """A lab that is up inside the `with` block and gone after it, however the block ends."""
+    lab = up(plan, store=store, progress=progress)
+    try:
+        yield lab
+    finally:
+        down(plan.name)
+
+
+def _processes(name: str) -> frozenset[system.Process]:
+    return system.processes_of(namespaces_of(name), marker(name))
+
+
+def _remove(files: LabFiles) -> None:
+    """Processes first, then namespaces and with them every link; the folder last, so that a cut here leaves the lab in `list`."""
+    # Twice: a daemon that was being started may have become visible only while the others ended.
+    for _ in range(2):
+        system.stop(_processes(files.name))
+    system.delete_namespaces(namespaces_of(files.name))
+    files.remove()
+
+
+def _turn_router_on(plan: Plan, lock: int) -> None:
+    """The one sysctl that the lab sets: the router of a routed underlay forwards. Hosts forward because their daemons say so."""
+    done = subprocess.run(
+        system.enter(plan.underlay_namespace, "tee", "/proc/sys/net/ipv4/ip_forward"),
+        input="1\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=(lock,),
+    )
+    if done.returncode != 0:
+        raise LabError(f"the underlay's router does not forward: {done.stderr.strip()}")
+
+
+async def _configure(lab: Lab) -> None:
+    """Put the network's configuration into the store; LabError if the store holds another one, which is not ours to replace."""
+    from overlaynet.model.network import parse_network
+    from overlaynet.store.open import open_store
+
+    wanted = network_config(lab.plan)
+    store = open_store(lab.store)
+    try:
+        held = (await store.load()).config
+        if held is None:
+            await store.put_config(wanted)
+        elif parse_network(held)[0] != parse_network(wanted)[0]:
+            raise LabError(f"store {lab.store} holds another network: {held.decode(errors='replace')}")
+    finally:
+        await store.aclose()
+
+
+def _subnet_env(lab: Lab, host: Host) -> tuple[links.Prefix, links.Mtu]:
+    from overlaynet.model.network import parse_subnet_env
+
+    path = lab.files.host(host).subnet_env
+    try:
+        env = parse_subnet_env(path.read_text())
+    except FileNotFoundError:
+        raise LabError(f"{host.name}: {path} does not exist: its daemon has leased no subnet") from None
+    if env.v4_subnet is None:
+        raise LabError(f"{host.name}: {path} has no IPv4 subnet")
+    return env.v4_subnet, env.mtu
+
+
+def _attach_pods(lab: Lab, lock: int, *, leased: bool) -> None:
+    plain = OVERLAY_NETWORK.subnets(new_prefix=24)
+    next(plain)
+    for host in lab.plan.hosts:
+        subnet, mtu = _subnet_env(lab, host) if leased else (next(plain), links.Mtu(1500))
+        for batch in links.attachment_batches(host, attachments(host, subnet), mtu):
+            system.run_ip(batch, keep=[lock])
