@@ -1,0 +1,1 @@
+//! The forwarding decision: a packet goes in, what to do with it comes out.

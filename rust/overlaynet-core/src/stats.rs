@@ -1,0 +1,1 @@
+//! Counters, and the reasons for which a packet is dropped.

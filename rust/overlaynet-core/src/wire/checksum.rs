@@ -1,0 +1,164 @@
+//! The Internet checksum (RFC 1071), pseudo headers (RFC 768, RFC 8200 section 8.1) and the incremental update (RFC 1624).
+//!
+//! A checksum is computed by adding parts to a [`Sum`] and taking its [`complement`](Sum::complement). All parts but the last
+//! must have an even number of bytes.
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+/// A one's complement sum of 16-bit big-endian words, not yet folded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// This sum and the words of `bytes`; an odd last byte is followed by a zero byte.
+    #[must_use]
+    pub fn plus(self, bytes: &[u8]) -> Self {
+        // Four bytes at a time: the carries of 32-bit words fold to the same 16-bit sum (RFC 1071 section 2).
+        let mut chunks = bytes.chunks_exact(4);
+        let mut sum = self.0;
+        for chunk in &mut chunks {
+            sum += u64::from(u32::from_be_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+        }
+        sum += match *chunks.remainder() {
+            [a] => u64::from(u16::from_be_bytes([a, 0])),
+            [a, b] => u64::from(u16::from_be_bytes([a, b])),
+            [a, b, c] => u64::from(u16::from_be_bytes([a, b])) + u64::from(u16::from_be_bytes([c, 0])),
+            _ => 0,
+        };
+        Self((sum >> 32) + (sum & 0xffff_ffff))
+    }
+
+    /// This sum and one word.
+    #[must_use]
+    pub const fn plus_word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// The sum folded to 16 bits.
+    #[must_use]
+    pub const fn fold(self) -> u16 {
+        let mut sum = self.0;
+        while sum >> 16 != 0 {
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        sum as u16
+    }
+
+    /// The checksum: what makes the whole sum up to 0xffff.
+    #[must_use]
+    pub const fn complement(self) -> u16 {
+        !self.fold()
+    }
+
+    /// Whether the parts, their checksum included, sum up as they must.
+    #[must_use]
+    pub const fn is_valid(self) -> bool {
+        self.fold() == 0xffff
+    }
+}
+
+/// The checksum of `bytes`, whose own checksum field is zero; 0 if the field is set and right.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u16 {
+    Sum::ZERO.plus(bytes).complement()
+}
+
+/// The checksum of a header after its 16-bit word `old` became `new` (RFC 1624, equation 3).
+#[must_use]
+pub const fn updated(checksum: u16, old: u16, new: u16) -> u16 {
+    Sum(0)
+        .plus_word(!checksum)
+        .plus_word(!old)
+        .plus_word(new)
+        .complement()
+}
+
+/// The addresses that a transport checksum covers besides the transport's own bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PseudoHeader {
+    /// RFC 768, RFC 9293 section 3.1.
+    V4 {
+        /// The packet's source.
+        source: Ipv4Addr,
+        /// The packet's destination.
+        destination: Ipv4Addr,
+    },
+    /// RFC 8200 section 8.1.
+    V6 {
+        /// The packet's source.
+        source: Ipv6Addr,
+        /// The packet's final destination.
+        destination: Ipv6Addr,
+    },
+}
+
+impl PseudoHeader {
+    /// The pseudo header's part of the sum, for a transport `protocol` of `len` bytes, header included.
+    #[must_use]
+    pub fn sum(self, protocol: u8, len: usize) -> Sum {
+        let addresses = match self {
+            Self::V4 { source, destination } => Sum::ZERO.plus(&source.octets()).plus(&destination.octets()),
+            Self::V6 { source, destination } => Sum::ZERO.plus(&source.octets()).plus(&destination.octets()),
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "packets are shorter than 4 GiB")]
+        let len = (len as u32).to_be_bytes();
+        addresses.plus(&len).plus_word(u16::from(protocol))
+    }
+
+    /// The checksum of a transport `protocol`'s `bytes`, whose checksum field is zero.
+    #[must_use]
+    pub fn checksum(self, protocol: u8, bytes: &[u8]) -> u16 {
+        self.sum(protocol, bytes.len()).plus(bytes).complement()
+    }
+
+    /// Whether the checksum inside a transport `protocol`'s `bytes` is right.
+    #[must_use]
+    pub fn is_valid(self, protocol: u8, bytes: &[u8]) -> bool {
+        self.sum(protocol, bytes.len()).plus(bytes).is_valid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn sum_of_the_example_of_rfc_1071_section_3() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Sum::ZERO.plus(&bytes).fold(), 0xddf2);
+        assert_eq!(checksum(&bytes), !0xddf2);
+    }
+
+    #[test]
+    fn update_of_the_example_of_rfc_1624_section_4() {
+        assert_eq!(updated(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    proptest! {
+        #[test]
+        fn sum_agrees_with_the_plain_definition(bytes: Vec<u8>) {
+            let mut plain = 0u64;
+            for pair in bytes.chunks(2) {
+                plain += u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+            }
+            while plain > 0xffff {
+                plain = (plain & 0xffff) + (plain >> 16);
+            }
+            prop_assert_eq!(u64::from(Sum::ZERO.plus(&bytes).fold()), plain);
+        }
+
+        #[test]
+        fn an_updated_checksum_is_valid(mut bytes in proptest::collection::vec(any::<u8>(), 20), new: u16, word in 1usize..10) {
+            bytes[0] |= 1; // An all-zero header has two right checksums.
+            let at = word * 2;
+            let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            let before = checksum(&bytes);
+            bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
+            prop_assert!(Sum::ZERO.plus(&bytes).plus_word(updated(before, old, new)).is_valid());
+        }
+    }
+}
