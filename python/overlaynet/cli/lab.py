@@ -8,12 +8,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import click
+from overlaynet.cli.lab_output import print_table, shown_progress
+from overlaynet.errors import ConfigError, LabError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import system
-from overlaynet.lab.topology import BACKENDS, Underlay, plan_lab
+from overlaynet.lab.demo import Size, demonstrate, plan_demo
+from overlaynet.lab.topology import BACKENDS, FAMILIES, Underlay, plan_lab
 
 DEFAULT_NAME = "lab"
 
@@ -39,9 +43,9 @@ def lab() -> None:
 def up(name: str, hosts: int, backend: str, store: str | None, bridges: int, underlay: str) -> None:
     """Bring a lab up and leave it running."""
     plan = plan_lab(name, hosts=hosts, bridges=bridges, backend=backend, underlay=Underlay(underlay))
-    with ended_by_signals():
-        labs.up(plan, store=store, progress=lambda step: click.echo(f"{name}: {step}", err=True))
-    click.echo(f"{name}: up: {', '.join(member.name for member in (*plan.hosts, *plan.pods))}")
+    with ended_by_signals(), shown_progress() as progress:
+        labs.up(plan, store=store, progress=lambda step: progress(name, step))
+    click.echo(f"{name}: up: {', '.join(plan.members)}")
 
 
 @lab.command()
@@ -66,7 +70,7 @@ def list_(as_json: bool) -> None:
 def _row(name: str) -> dict[str, object]:
     try:
         found = labs.Lab.open(name)
-    except labs.LabError:
+    except LabError:
         return {"name": name, "state": "left over"}
     running = sum(1 for host in found.plan.hosts if (process := found.files.host(host).daemon) is not None and process.is_alive)
     whole = labs.namespaces_of(name) == set(found.plan.namespaces)
@@ -94,14 +98,38 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> None:
     os.execvp(arguments[0], arguments)  # noqa: S606 - the command takes this process's place, so its exit code is ours
 
 
+@lab.command()
+@click.option("--name", default="demo", show_default=True, help="The name of the labs that come and go.")
+@click.option("--hosts", default=3, show_default=True, help="How many hosts.")
+@click.option("--backend", default=",".join(BACKENDS), show_default=True, help="Backends, separated by commas.")
+@click.option("--family", default=FAMILIES[0], show_default=True, help=f"One of {', '.join(FAMILIES)}.")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="Write the figures to this file.")
+@click.pass_context
+def demo(context: click.Context, name: str, hosts: int, backend: str, family: str, report: Path | None) -> None:
+    """Show each backend at work: pings, a file over HTTP, TCP. Ends with 0 only if nothing was lost."""
+    plans = plan_demo(name, hosts=hosts, backends=backend, family=family)
+    if report is not None and not report.parent.is_dir():
+        raise ConfigError("--json", str(report), f"{report.parent} is not a directory")
+    with ended_by_signals(), shown_progress() as progress:
+        shown = demonstrate(plans, size=Size(), progress=progress)
+    if report is not None:
+        text = json.dumps({"backends": {name: one.figures for name, one in shown.items()}}, indent=2)
+        report.write_text(f"{text}\n")
+    print_table(shown)
+    context.exit(0 if all(one.ok for one in shown.values()) else 1)
+
+
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does: by an exception, so that what was made is taken down."""
+    """Let the first SIGINT, SIGTERM or SIGHUP end the block by an exception, and let no further one disturb the taking down."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def end(number: int, _: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:

@@ -112,7 +112,7 @@ class Start:
     listening: socket.socket
 
     def ready(self, deadline: float) -> None:
-        """Return when the daemon has said READY=1. LabError, with its log's end: it ended, or `deadline` (time.monotonic) came."""
+        """Return when the daemon has said READY=1. LabError with its log's end: it ended, or `deadline` (time.monotonic) came."""
         name = self.daemon.host.name
         handle = os.pidfd_open(self.pid)
         try:

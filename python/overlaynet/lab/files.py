@@ -1,12 +1,12 @@
-"""What a lab keeps on disk, all below `/run/overlaynet-lab`: one folder and one lock a lab.
+"""What a lab keeps on disk, one folder and one lock a lab.
 
     /run/overlaynet-lab/NAME.lock             held by whoever builds or takes down the lab NAME
     /run/overlaynet-lab/NAME/plan.json        how to make the same plan again, and the store's URL
                              store.db         the store, unless it is elsewhere
-                             scratch/         what traffic leaves behind
                              host1/           state/, run/, subnet.env, daemon.log, notify.sock, daemon.json
+    /var/tmp/overlaynet-lab-NAME/             files that traffic moves
 
-The folder is gone when the lab is; the upper folder when the last lab is.
+The folders are gone when the lab is; the upper folder when the last lab is.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from overlaynet.lab.system import Process
 from overlaynet.lab.topology import Host, Plan, Underlay, plan_lab
 
 ROOT = Path("/run/overlaynet-lab")
+SCRATCH = Path("/var/tmp")  # noqa: S108 - the folder in it is made exclusively and with mode 0700
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +87,32 @@ class LabFiles:
 
     @property
     def scratch(self) -> Path:
-        """A folder for what traffic needs; it goes with the lab."""
-        return self.folder / "scratch"
+        """A folder for the big files of a lab's traffic, on a disk (/run is memory); it goes with the lab."""
+        return SCRATCH / f"overlaynet-lab-{self.name}"
 
     def host(self, host: Host) -> HostFiles:
         """The places of this host."""
         return HostFiles(self.folder / host.name)
 
-    def make(self, plan: Plan, store: str | None) -> str:
-        """Make the folder for `plan`, and return the store's URL: `store`, or an SQLite file in the folder."""
+    @property
+    def abandoned(self) -> bool:
+        """Whether the lab was to go with the process that made it, and that process is gone."""
+        try:
+            owner = json.loads((self.folder / "plan.json").read_text())["owner"]
+            return owner is not None and not Process(owner["pid"], owner["started"]).is_alive
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+
+    def make(self, plan: Plan, store: str | None, *, passing: bool = False) -> str:
+        """Make the folder for `plan`, and return the store's URL: `store`, or an SQLite file in the folder.
+
+        A `passing` lab belongs to this process and is `abandoned` without it.
+        """
         self.folder.mkdir(mode=0o755)
         url = store or f"sqlite:///{self.folder}/store.db"
         for host in plan.hosts:
             (self.folder / host.name).mkdir()
+        owner = Process.of(os.getpid()) if passing else None
         record = {
             "name": plan.name,
             "hosts": len(plan.hosts),
@@ -106,6 +120,7 @@ class LabFiles:
             "backend": plan.backend,
             "underlay": plan.underlay.value,
             "store": url,
+            "owner": owner and {"pid": owner.pid, "started": owner.started},
         }
         (self.folder / "plan.json").write_text(json.dumps(record, indent=2) + "\n")
         return url
@@ -129,6 +144,7 @@ class LabFiles:
 
     def remove(self) -> None:
         """Remove the folder with all that is in it."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextlib.contextmanager

@@ -19,7 +19,8 @@ from overlaynet.errors import LabError
 from overlaynet.lab import links, system
 from overlaynet.lab.daemons import Daemon, Start, marker
 from overlaynet.lab.files import LabFiles, recorded_labs
-from overlaynet.lab.topology import OVERLAY_NETWORK, Host, Plan, Underlay, attachments, lab_of_namespace
+from overlaynet.lab.topology import OVERLAY_NETWORK, Attachment, Host, Plan, Underlay, attachments, lab_of_namespace
+from overlaynet.model.addresses import Mtu, Prefix
 
 READY_S = 30.0
 
@@ -86,28 +87,37 @@ class Lab:
         return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=timeout_s)
 
 
-def _attachments(lab: Lab, host: Host) -> tuple[links.Attachment, ...]:
+def _attachments(lab: Lab, host: Host) -> tuple[Attachment, ...]:
     return attachments(host, _subnet_env(lab, host)[0])
 
 
-def up(plan: Plan, *, store: str | None = None, daemons: bool = True, progress: Progress = lambda _: None) -> Lab:
+def up(
+    plan: Plan, *, store: str | None = None, daemons: bool = True, passing: bool = False, progress: Progress = lambda _: None
+) -> Lab:
     """Bring the lab up: underlay, hosts, daemons, then bridges and pods in the subnets that the daemons leased.
 
     Without `daemons` the pods get the addresses that a lease of subnet 1, 2, ... would have given them. LabError: there is one
-    of this name, or something failed; then nothing is left of it.
+    of this name, or something failed; then nothing is left of it. A `passing` lab is one that goes when this process ends: once
+    this process is gone, another `up` of the same name may remove it.
     """
     system.require("ip")
     files = LabFiles(plan.name)
     with files.lock() as lock:
+        if files.abandoned:
+            _remove(files)
         if plan.name in names():
             raise LabError(f"lab {plan.name} exists: `overlaynet lab down --name {plan.name}` removes it")
         try:
-            lab = Lab(plan, files.make(plan, store))
+            lab = Lab(plan, files.make(plan, store, passing=passing))
             progress("underlay")
             for batch in links.underlay_batches(plan):
                 system.run_ip(batch, keep=[lock])
+            # A new namespace inherits the machine's setting. Hosts begin as a fresh machine does, and forward once their daemons
+            # say so; the router of a routed underlay is the lab's own.
+            for host in plan.hosts:
+                _set_forwarding(host.namespace, lock, on=False)
             if plan.underlay is Underlay.ROUTED:
-                _turn_router_on(plan, lock)
+                _set_forwarding(plan.underlay_namespace, lock, on=True)
             if daemons:
                 progress("daemons")
                 asyncio.run(_configure(lab))
@@ -144,7 +154,7 @@ def namespaces_of(name: str) -> frozenset[str]:
 @contextlib.contextmanager
 def running(plan: Plan, *, store: str | None = None, progress: Progress = lambda _: None) -> Iterator[Lab]:
     """A lab that is up inside the `with` block and gone after it, however the block ends."""
-    lab = up(plan, store=store, progress=progress)
+    lab = up(plan, store=store, passing=True, progress=progress)
     try:
         yield lab
     finally:
@@ -164,18 +174,18 @@ def _remove(files: LabFiles) -> None:
     files.remove()
 
 
-def _turn_router_on(plan: Plan, lock: int) -> None:
-    """The one sysctl that the lab sets: the router of a routed underlay forwards. Hosts forward because their daemons say so."""
+def _set_forwarding(namespace: str, lock: int, *, on: bool) -> None:
+    """Turn IPv4 forwarding on or off in the namespace."""
     done = subprocess.run(
-        system.enter(plan.underlay_namespace, "tee", "/proc/sys/net/ipv4/ip_forward"),
-        input="1\n",
+        system.enter(namespace, "tee", "/proc/sys/net/ipv4/ip_forward"),
+        input=f"{on:d}\n",
         capture_output=True,
         text=True,
         check=False,
         pass_fds=(lock,),
     )
     if done.returncode != 0:
-        raise LabError(f"the underlay's router does not forward: {done.stderr.strip()}")
+        raise LabError(f"{namespace}: forwarding cannot be set: {done.stderr.strip()}")
 
 
 async def _configure(lab: Lab) -> None:
@@ -195,7 +205,7 @@ async def _configure(lab: Lab) -> None:
         await store.aclose()
 
 
-def _subnet_env(lab: Lab, host: Host) -> tuple[links.Prefix, links.Mtu]:
+def _subnet_env(lab: Lab, host: Host) -> tuple[Prefix, Mtu]:
     from overlaynet.model.network import parse_subnet_env
 
     path = lab.files.host(host).subnet_env
@@ -212,6 +222,6 @@ def _attach_pods(lab: Lab, lock: int, *, leased: bool) -> None:
     plain = OVERLAY_NETWORK.subnets(new_prefix=24)
     next(plain)
     for host in lab.plan.hosts:
-        subnet, mtu = _subnet_env(lab, host) if leased else (next(plain), links.Mtu(1500))
+        subnet, mtu = _subnet_env(lab, host) if leased else (next(plain), Mtu(1500))
         for batch in links.attachment_batches(host, attachments(host, subnet), mtu):
             system.run_ip(batch, keep=[lock])

@@ -71,7 +71,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A namespace with a daemon; `name` is also the name of its port in the underlay. `gateway` is the router, if there is one."""
+    """A namespace with a daemon; `name` is also the name of its port in the underlay.
+
+    `gateway` is the router's address on the host's network; None: the underlay is one segment.
+    """
 
     name: str
     namespace: str
@@ -100,13 +103,17 @@ class Plan:
         """Every namespace of the lab, the underlay's first."""
         return (self.underlay_namespace, *(host.namespace for host in self.hosts), *(pod.namespace for pod in self.pods))
 
+    @property
+    def members(self) -> dict[str, str]:
+        """The namespace of each member by its name: hosts, pods, `underlay`."""
+        named = {member.name: member.namespace for member in self.hosts} | {member.name: member.namespace for member in self.pods}
+        return named | {"underlay": self.underlay_namespace}
+
     def member(self, name: str) -> str:
         """The namespace of `host1`, `pod2b` or `underlay`; ConfigError names the members that there are."""
-        members = {"underlay": self.underlay_namespace}
-        members |= {member.name: member.namespace for member in (*self.hosts, *self.pods)}
-        if name not in members:
-            raise ConfigError("member", name, f"lab {self.name} has {', '.join(members)}")
-        return members[name]
+        if name not in self.members:
+            raise ConfigError("member", name, f"lab {self.name} has {', '.join(self.members)}")
+        return self.members[name]
 
 
 def plan_lab(
@@ -114,9 +121,7 @@ def plan_lab(
 ) -> Plan:
     """The plan of a lab. ConfigError: the name is not usable, a number is out of range, or the backend is unknown."""
     if not _LAB_NAME.fullmatch(name):
-        raise ConfigError(
-            "--name", name, "a lab's name has 1 to 24 characters out of a-z, 0-9, - and _, none of - and _ at its ends"
-        )
+        raise ConfigError("--name", name, "a name is 1 to 24 of a-z, 0-9, - and _, with a letter or digit at both ends")
     if not 1 <= hosts <= MOST_HOSTS:
         raise ConfigError("--hosts", hosts, f"a lab has 1 to {MOST_HOSTS} hosts")
     if not 1 <= bridges <= MOST_BRIDGES:

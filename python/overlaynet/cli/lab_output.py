@@ -1,0 +1,77 @@
+"""What `overlaynet lab` shows: steps while it works, a table at the end.
+
+rich draws on a terminal; elsewhere there are plain lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import click
+from overlaynet.lab.demo import Progress, Shown
+
+_HEADS = ("backend", "ok", "pings", "lost", "file", "TCP Gbit/s", "RTT us")
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """A function that shows on standard error what begins now, and how long it took since the block began."""
+    begun = time.monotonic()
+
+    def line(who: str, step: str) -> str:
+        return f"{time.monotonic() - begun:5.1f} s  {who}: {step}"
+
+    if not sys.stderr.isatty():
+        yield lambda who, step: click.echo(line(who, step), err=True)
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("") as status:
+
+        def show(who: str, step: str) -> None:
+            console.print(line(who, step), style="dim", markup=False)
+            status.update(f"{who}: {step}")
+
+        yield show
+
+
+def print_table(shown: Mapping[str, Shown]) -> None:
+    """Print a row for each backend, and below the table why one did nothing."""
+    rows = [_row(backend, one) for backend, one in shown.items()]
+    if sys.stdout.isatty():
+        _draw(rows)
+    else:
+        widths = [max(len(row[column]) for row in (_HEADS, *rows)) for column in range(len(_HEADS))]
+        for row in (_HEADS, *rows):
+            click.echo("  ".join(field.ljust(width) for field, width in zip(row, widths, strict=True)).rstrip())
+    for backend, one in shown.items():
+        if one.error:
+            click.echo(f"{backend}: {one.error}", err=True)
+
+
+def _draw(rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for number, head in enumerate(_HEADS):
+        table.add_column(head, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*row, style="" if row[1] == "yes" else "red")
+    Console().print(table)
+
+
+def _row(backend: str, one: Shown) -> tuple[str, ...]:
+    return (
+        backend,
+        "yes" if one.ok else "no",
+        str(one.pings.sent),
+        str(one.pings.lost),
+        "equal" if one.file_sha256_equal else "not equal",
+        f"{one.tcp_gbit_s:.2f}",
+        "-" if one.pings.rtt_us_median is None else f"{one.pings.rtt_us_median:.0f}",
+    )
