@@ -52,9 +52,9 @@ class Pings:
         return round(statistics.median(self.rtts_us), 1) if self.rtts_us else None
 
 
-def ping(lab: Lab, source: str, destination: str, *, count: int = 5, interval_s: float = 0.2) -> Pings:
+def ping(lab: Lab, source: str, destination: str, *, count: int = 5, interval_s: float = 0.2, wait_s: float = 1.0) -> Pings:
     """The outcome of `count` echo requests from the member `source` to an address. The first packet counts like any other."""
-    done = lab.run(source, "ping", "-n", "-c", str(count), "-i", str(interval_s), "-W", "1", destination)
+    done = lab.run(source, "ping", "-n", "-c", str(count), "-i", str(interval_s), "-W", str(wait_s), destination)
     received = _RECEIVED.search(done.stdout)
     times = tuple(float(text) * 1000 for text in _TIME.findall(done.stdout))
     return Pings(count, count - (int(received[1]) if received else 0), times)
