@@ -18,7 +18,7 @@ from pathlib import Path
 
 from overlaynet.errors import LabError
 from overlaynet.lab.files import HostFiles
-from overlaynet.lab.system import Process, enter
+from overlaynet.lab.system import Process, enter, reap
 from overlaynet.lab.topology import Host, Plan
 
 LEASE_TTL = "60s"
@@ -68,6 +68,7 @@ class Daemon:
 
     def start(self) -> Start:
         """Start it. Await READY=1 with `Start.ready`, and close the Start."""
+        reap(self.files.daemon)
         self.files.notify.unlink(missing_ok=True)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:

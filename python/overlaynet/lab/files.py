@@ -142,6 +142,12 @@ class LabFiles:
         except (ValueError, KeyError, TypeError):
             raise LabError(f"lab {self.name} is not whole: `overlaynet lab down --name {self.name}` removes it") from None
 
+    @property
+    def daemons(self) -> tuple[Process, ...]:
+        """Every daemon on record, also of a lab whose plan was not written."""
+        found = (HostFiles(record.parent).daemon for record in self.folder.glob("*/daemon.json"))
+        return tuple(daemon for daemon in found if daemon is not None)
+
     def remove(self) -> None:
         """Remove the folder with all that is in it."""
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -72,6 +72,7 @@ class Lab:
         process = self.files.host(host).daemon
         if process is not None:
             system.stop([process])
+            system.reap(process)
 
     def pod_address(self, name: str) -> str:
         """The address of a pod, out of its host's subnet.env."""
@@ -170,6 +171,8 @@ def _remove(files: LabFiles) -> None:
     # Twice: a daemon that was being started may have become visible only while the others ended.
     for _ in range(2):
         system.stop(_processes(files.name))
+    for daemon in files.daemons:
+        system.reap(daemon)
     system.delete_namespaces(namespaces_of(files.name))
     files.remove()
 

@@ -99,6 +99,13 @@ class Process:
         return Process.of(self.pid) == self
 
 
+def reap(process: Process | None) -> None:
+    """Let the kernel forget the process if it is a child of ours that has ended; else nothing."""
+    if process is not None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
+
+
 def processes_of(namespace_names: Iterable[str], marker: str) -> frozenset[Process]:
     """The processes inside these namespaces, and those whose environment holds the line `marker`; never this process."""
     inside = set()
@@ -148,7 +155,7 @@ def stop(processes: Iterable[Process], *, grace_s: float = 3.0) -> None:
 
 
 def _await_ends(handles: dict[int, int], wait_s: float) -> None:
-    """Take out of `handles` the processes that end within `wait_s`; reap those that are our children."""
+    """Take out of `handles` the processes that end within `wait_s`."""
     poll = select.poll()
     for handle in handles:
         poll.register(handle, select.POLLIN)
@@ -156,7 +163,5 @@ def _await_ends(handles: dict[int, int], wait_s: float) -> None:
     while handles and (left := deadline - time.monotonic()) > 0:
         for handle, _ in poll.poll(left * 1000):
             poll.unregister(handle)
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
             os.close(handle)
             del handles[handle]
