@@ -12,6 +12,7 @@ import json
 import os
 import re
 import select
+import shutil
 import statistics
 import subprocess
 import sys
@@ -76,32 +77,34 @@ def move_file(lab: Lab, source: str, destination: str, *, size_bytes: int = 256 
     scratch = lab.files.scratch
     try:
         scratch.mkdir(mode=0o700)
-        sent = _random_file(scratch / "sent", size_bytes)
     except OSError as error:
-        raise LabError(f"{scratch}: a file of {size_bytes // MIB} MiB cannot be made: {error.strerror}") from error
-    address = lab.pod_address(source)
-    arguments = ["-u", "-m", "http.server", "--bind", address, "--directory", str(scratch), str(_HTTP_PORT)]
-    with serving(lab, source, [sys.executable, *arguments], "Serving HTTP"):
-        received = scratch / "received"
-        url = f"http://{address}:{_HTTP_PORT}/sent"
-        done = lab.run(
-            destination,
-            *("curl", "--noproxy", "*", "--silent", "--show-error", "--fail"),
-            *("--max-time", str(wait_s), "--output", str(received), url),
-            timeout_s=wait_s + 10,
-        )
-        equal = done.returncode == 0 and _sha256(received) == sent
-    for file in (scratch / "sent", received):
-        file.unlink(missing_ok=True)
-    scratch.rmdir()
-    return equal
+        raise LabError(f"{scratch}: cannot be made: {error.strerror}") from error
+    try:
+        sent = _random_file(scratch / "sent", size_bytes)
+        address = lab.pod_address(source)
+        arguments = ["-u", "-m", "http.server", "--bind", address, "--directory", str(scratch), str(_HTTP_PORT)]
+        with serving(lab, source, [sys.executable, *arguments], "Serving HTTP"):
+            received = scratch / "received"
+            url = f"http://{address}:{_HTTP_PORT}/sent"
+            done = lab.run(
+                destination,
+                *("curl", "--noproxy", "*", "--silent", "--show-error", "--fail"),
+                *("--max-time", str(wait_s), "--output", str(received), url),
+                timeout_s=wait_s + 10,
+            )
+            return done.returncode == 0 and _sha256(received) == sent
+    except OSError as error:
+        raise LabError(f"{scratch}: {size_bytes // MIB} MiB cannot be written or read: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def tcp_gbit_s(lab: Lab, source: str, destination: str, *, seconds: int = 5) -> float:
     """What one TCP stream from pod to pod delivers, in Gbit/s; 0 if it did not come about. Cubic: BBR's pacing hides much."""
     address = lab.pod_address(destination)
     with serving(lab, destination, ["iperf3", "--server", "--one-off", "--bind", address, "--forceflush"], "listening"):
-        command = ["iperf3", "--client", address, "--time", str(seconds), "--congestion", "cubic", "--json"]
+        command = ["iperf3", "--client", address, "--time", str(seconds), "--congestion", "cubic"]
+        command += ["--connect-timeout", "3000", "--json"]
         try:
             done = lab.run(source, *command, timeout_s=seconds + 15.0)
             return round(float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9, 2)
