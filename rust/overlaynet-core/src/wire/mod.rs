@@ -16,6 +16,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod pretty;
+pub mod stack;
 pub mod tcp;
 pub mod udp;
 pub mod vxlan;

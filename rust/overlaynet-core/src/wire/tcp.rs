@@ -1,7 +1,8 @@
-//! TCP headers (RFC 9293 section 3.1), read only: what is needed to tell flows and their order apart.
+//! TCP headers (RFC 9293 section 3.1). Connections are none of our business; options stay bytes.
 use core::fmt;
 
 use super::checksum::PseudoHeader;
+use super::ipv4::Options;
 use super::{DecodeError, Layer, Reason, be16, be32, protocol, require};
 
 /// The length of a header without options, in bytes.
@@ -149,9 +150,85 @@ impl<B: AsRef<[u8]>> Packet<B> {
     }
 }
 
+/// The header as a value. The checksum is made when it is emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// The sender's port.
+    pub source_port: u16,
+    /// The receiver's port.
+    pub destination_port: u16,
+    /// The number of the first byte of data.
+    pub sequence: u32,
+    /// The number of the byte that is expected next.
+    pub acknowledgement: u32,
+    /// The control bits.
+    pub flags: Flags,
+    /// The receive window, not scaled.
+    pub window: u16,
+    /// The urgent pointer.
+    pub urgent: u16,
+    /// The options, padded to words.
+    pub options: Options,
+    /// The length of the data, in bytes.
+    pub payload_len: usize,
+}
+
+impl Repr {
+    /// The value of a view's header; reserved bits are dropped.
+    pub fn parse<B: AsRef<[u8]>>(packet: &Packet<B>) -> Self {
+        Self {
+            source_port: packet.source_port(),
+            destination_port: packet.destination_port(),
+            sequence: packet.sequence(),
+            acknowledgement: packet.acknowledgement(),
+            flags: packet.flags(),
+            window: packet.window(),
+            urgent: packet.urgent(),
+            options: Options::new(packet.options()).unwrap_or(Options::NONE),
+            payload_len: packet.payload().len(),
+        }
+    }
+
+    /// The length of the header with its options, in bytes.
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        HEADER_LEN + self.options.as_bytes().len()
+    }
+
+    /// How many bytes the segment takes.
+    #[must_use]
+    pub fn buffer_len(&self) -> usize {
+        self.header_len() + self.payload_len
+    }
+
+    /// Writes the header with its checksum in front of the data, which is in its place already.
+    ///
+    /// # Panics
+    /// If `buffer` is shorter than [`buffer_len`](Self::buffer_len).
+    pub fn emit(&self, buffer: &mut [u8], pseudo: PseudoHeader) {
+        let header_len = self.header_len();
+        let segment = &mut buffer[..self.buffer_len()];
+        segment[..2].copy_from_slice(&self.source_port.to_be_bytes());
+        segment[2..4].copy_from_slice(&self.destination_port.to_be_bytes());
+        segment[4..8].copy_from_slice(&self.sequence.to_be_bytes());
+        segment[8..12].copy_from_slice(&self.acknowledgement.to_be_bytes());
+        #[allow(clippy::cast_possible_truncation, reason = "at most 15 words")]
+        let words = (header_len / 4) as u8;
+        segment[12] = words << 4;
+        segment[13] = self.flags.0;
+        segment[14..16].copy_from_slice(&self.window.to_be_bytes());
+        segment[16..18].fill(0);
+        segment[18..20].copy_from_slice(&self.urgent.to_be_bytes());
+        segment[HEADER_LEN..header_len].copy_from_slice(self.options.as_bytes());
+        let checksum = pseudo.checksum(protocol::TCP, segment);
+        segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::Ipv4Addr;
     use proptest::prelude::*;
     use std::string::ToString;
     use std::vec::Vec;
@@ -176,6 +253,21 @@ mod tests {
             (packet.options(), packet.payload()),
             (&BYTES[20..24], &BYTES[24..])
         );
+    }
+
+    #[test]
+    fn a_segment_is_written_as_it_was_read() {
+        let pseudo = PseudoHeader::V4 {
+            source: Ipv4Addr::LOCALHOST,
+            destination: Ipv4Addr::LOCALHOST,
+        };
+        let repr = Repr::parse(&Packet::new_checked(&BYTES).unwrap());
+        let mut bytes = BYTES;
+        repr.emit(&mut bytes, pseudo);
+        let packet = Packet::new_checked(&bytes).unwrap();
+        assert!(packet.checksum_ok(pseudo));
+        assert_eq!(Repr::parse(&packet), repr);
+        assert_eq!((&bytes[..16], &bytes[18..]), (&BYTES[..16], &BYTES[18..]));
     }
 
     #[test]
