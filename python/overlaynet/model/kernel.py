@@ -49,6 +49,7 @@ class VxlanLink:
     mac: MacAddress
     learning: bool = False
     gbp: bool = False
+    up: bool = True
 
     @property
     def key(self) -> Hashable:
@@ -64,6 +65,7 @@ class TunLink:
     name: str
     mtu: Mtu
     queue_length: int = 500
+    up: bool = True
 
     @property
     def key(self) -> Hashable:
@@ -76,16 +78,23 @@ Link: TypeAlias = VxlanLink | TunLink
 
 @dataclass(frozen=True, slots=True)
 class LinkAddress:
-    """A host address (/32 or /128) on a link of ours."""
+    """An address on a link of ours: a host address (/32 or /128), or with `length` one of another prefix length.
+
+    We never want the latter; they are seen so that they can be removed.
+    """
 
     kind: ClassVar[ObjectKind] = ObjectKind.ADDRESS
     link: str
     address: Address
+    length: int | None = None
 
     @property
     def key(self) -> Hashable:
-        """An address is known by its link and itself."""
-        return (self.kind, self.link, self.address)
+        """An address is known by its link, itself and its prefix length."""
+        return (self.kind, self.link, self.address, self.length)
+
+    def __str__(self) -> str:
+        return f"{self.address}/{Family.of(self.address).bits if self.length is None else self.length}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +195,7 @@ class Underlay:
 class Scope:
     """What may be ours in a kernel: the names of our links, and the networks inside which our routes lie.
 
-    Routes count as ours only with our protocol number, and only on our links, on the underlay, or unreachable, inside `networks`.
+    Routes count as ours only with our protocol number in the main table, and only on our links or inside `networks`.
     """
 
     underlay: str
@@ -237,12 +246,12 @@ def describe(item: KernelObject) -> str:
             flags = (" gbp" if item.gbp else "") + (" learning" if item.learning else " nolearning")
             return (
                 f"link {item.name} vxlan id {item.vni} local {item.local} dev {item.underlay} "
-                f"dstport {item.port}{flags} mtu {item.mtu} address {item.mac}"
+                f"dstport {item.port}{flags} mtu {item.mtu} address {item.mac}{'' if item.up else ' down'}"
             )
         case TunLink():
-            return f"link {item.name} tun mtu {item.mtu} txqueuelen {item.queue_length}"
+            return f"link {item.name} tun mtu {item.mtu} txqueuelen {item.queue_length}{'' if item.up else ' down'}"
         case LinkAddress():
-            return f"address {Family.of(item.address).host_prefix(item.address)} dev {item.link}"
+            return f"address {item} dev {item.link}"
         case Neighbour():
             return f"neighbour {item.address} lladdr {item.mac} dev {item.link} permanent"
         case FdbEntry():
