@@ -1,6 +1,22 @@
 //! The Python module `overlaynet._core`: conversions between Python values and the Rust crates, and nothing else.
+//!
+//! Nothing here holds state of its own but `PrefixTable`, behind its lock; so the module needs no global interpreter lock.
+mod batch;
+mod buffer;
+mod error;
+mod prefix;
+mod table;
+mod wire;
+
 use pyo3::prelude::*;
 
 /// The compiled core of overlaynet.
-#[pymodule]
-mod _core {}
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use crate::batch::{decode_array, decode_many, encode_many};
+    #[pymodule_export]
+    use crate::table::PrefixTable;
+    #[pymodule_export]
+    use crate::wire::{decode, encode, pretty};
+}

@@ -1,0 +1,37 @@
+//! The one place where errors of the Rust crates become exceptions of `overlaynet.errors`.
+use overlaynet_core::prefix;
+use overlaynet_core::wire::{self, stack};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+mod python {
+    pyo3::import_exception!(overlaynet.errors, DecodeError);
+    pyo3::import_exception!(overlaynet.errors, PrefixError);
+}
+
+/// `DecodeError(layer, offset, need, have, why)`.
+pub(crate) fn decode(error: wire::DecodeError) -> PyErr {
+    let wire::DecodeError {
+        layer,
+        offset,
+        need,
+        have,
+        reason,
+    } = error;
+    python::DecodeError::new_err((layer.name(), offset, need, have, reason.text()))
+}
+
+/// `PrefixError(value, why)`.
+pub(crate) fn prefix(value: &Bound<'_, PyAny>, error: prefix::PrefixError) -> PyErr {
+    not_a_prefix(value, &error.to_string())
+}
+
+/// `PrefixError(value, why)`, for a reason of the binding's own.
+pub(crate) fn not_a_prefix(value: &Bound<'_, PyAny>, why: &str) -> PyErr {
+    python::PrefixError::new_err((value.clone().unbind(), why.to_owned()))
+}
+
+/// `ValueError`, with the core's text.
+pub(crate) fn encode(error: stack::EncodeError) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
