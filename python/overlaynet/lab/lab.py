@@ -19,7 +19,7 @@ from overlaynet.errors import LabError
 from overlaynet.lab import links, system
 from overlaynet.lab.daemons import Daemon, Start, marker
 from overlaynet.lab.files import LabFiles, recorded_labs
-from overlaynet.lab.topology import OVERLAY_NETWORK, Attachment, Host, Plan, Underlay, attachments, lab_of_namespace
+from overlaynet.lab.topology import OVERLAY_NETWORK, Attachment, Host, Plan, Underlay, attachments, lab_of_namespace, plan_lab
 from overlaynet.model.addresses import Mtu, Prefix
 
 READY_S = 30.0
@@ -83,9 +83,12 @@ class Lab:
         raise LabError(f"lab {self.plan.name} has no pod {name}")
 
     def run(self, member: str, *command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run a command inside `host1`, `pod1` or `underlay`, and return how it ended."""
+        """Run a command inside `host1`, `pod1` or `underlay`, and return how it ended. LabError: it did not end in time."""
         inside = system.enter(self.plan.member(member), *command)
-        return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=timeout_s)
+        try:
+            return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{member}: {' '.join(command)}: does not end within {timeout_s:g} s") from None
 
 
 def _attachments(lab: Lab, host: Host) -> tuple[Attachment, ...]:
@@ -132,9 +135,9 @@ def up(
 
 
 def down(name: str) -> bool:
-    """Remove every trace of the lab; whether there was one."""
+    """Remove every trace of the lab; whether there was one. ConfigError: that is no lab's name."""
     system.require("ip")
-    files = LabFiles(name)
+    files = LabFiles(plan_lab(name).name)
     with files.lock():
         found = name in names() or bool(_processes(name))
         _remove(files)

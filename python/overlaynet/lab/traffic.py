@@ -108,7 +108,7 @@ def tcp_gbit_s(lab: Lab, source: str, destination: str, *, seconds: int = 5) -> 
         try:
             done = lab.run(source, *command, timeout_s=seconds + 15.0)
             return round(float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e9, 2)
-        except (subprocess.TimeoutExpired, ValueError, KeyError):
+        except (LabError, ValueError, KeyError):
             return 0.0
 
 
