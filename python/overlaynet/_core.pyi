@@ -1,0 +1,105 @@
+"""The compiled core of overlaynet: conversions between Python values and the Rust crates.
+
+Wherever a buffer is taken, any object with the buffer protocol will do. A `bytes` object is read in place; any other is copied
+first, since it may change. Layers are known by name: ethernet, ipv4, ipv6, udp, tcp, icmp, icmpv6, vxlan.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, final, overload
+
+from typing_extensions import Buffer
+
+_T = TypeVar("_T")
+_D = TypeVar("_D")
+_Prefix: TypeAlias = str | IPv4Network | IPv6Network
+_Address: TypeAlias = str | bytes | IPv4Address | IPv6Address
+_Fields: TypeAlias = tuple[Any, ...]
+
+@final
+class PrefixTable(Generic[_T]):
+    """A map from IP prefixes of one family to objects, with longest-prefix match.
+
+    Prefixes are texts or networks of `ipaddress`, addresses texts, addresses of `ipaddress` or bytes in network order; prefixes
+    come back as texts. PrefixError says that a value is not one of the family, TypeError that it is nothing of the kind. Safe
+    for use by several threads.
+    """
+
+    def __new__(cls, family: Literal[4, 6], /) -> PrefixTable[_T]: ...
+    @property
+    def family(self) -> Literal[4, 6]:
+        """The IP version of the table's prefixes: 4 or 6."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def insert(self, prefix: _Prefix, value: _T, /) -> _T | None:
+        """The value that `prefix` had before, or None; it now has `value`."""
+
+    def remove(self, prefix: _Prefix, /) -> _T | None:
+        """The value of exactly `prefix`, which is no longer in the table; None if it was not."""
+
+    @overload
+    def get(self, prefix: _Prefix, /) -> _T | None: ...
+    @overload
+    def get(self, prefix: _Prefix, default: _D, /) -> _T | _D:
+        """The value of exactly `prefix`, or `default`."""
+
+    def lookup(self, address: _Address, /) -> tuple[str, _T] | None:
+        """The longest prefix that holds `address` and its value, or None."""
+
+    def covering(self, prefix: _Prefix, /) -> list[tuple[str, _T]]:
+        """The entries whose prefixes cover `prefix`, the shortest first."""
+
+    def covered(self, prefix: _Prefix, /) -> list[tuple[str, _T]]:
+        """The entries whose prefixes `prefix` covers, in order."""
+
+    def overlaps(self, prefix: _Prefix, /) -> bool:
+        """Whether an address lies both in `prefix` and in a prefix of the table."""
+
+    def prefixes(self) -> list[str]:
+        """All prefixes, ordered by address, then by length."""
+
+    def items(self) -> list[tuple[str, _T]]:
+        """All entries, ordered by address, then by length."""
+
+    def clear(self) -> None:
+        """Removes every prefix."""
+
+def decode(
+    buffer: Buffer, /, first: str = "ethernet", *, tunnels: bool = True
+) -> tuple[list[tuple[str, int, int, str, _Fields]], int, int]:
+    """The headers of the packet in `buffer`, the outermost first, and where its payload lies.
+
+    A header is (layer, offset, length, checksum, fields): bytes count from the start of the buffer, length includes options, and
+    the checksum is right, wrong, absent or unknown. `first` may also be ip, which is IPv4 or IPv6. Fields:
+    ethernet (destination, source, ether_type); ipv4 (source, destination, protocol, ttl, tos, identification, dont_fragment,
+    more_fragments, fragment_offset, options); ipv6 (source, destination, next_header, hop_limit, traffic_class, flow_label,
+    extensions); udp (source_port, destination_port, has a checksum); tcp (source_port, destination_port, sequence,
+    acknowledgement, flags, window, urgent, options); icmp and icmpv6 (type, code, rest); vxlan (vni).
+    Bytes that are not the announced header raise DecodeError.
+    """
+
+def encode(headers: Iterable[tuple[str, _Fields]], payload: Buffer, /) -> bytes:
+    """The packet of `headers` around `payload`, with all lengths and checksums filled in.
+
+    ValueError says which field has no room for its value, or which layer for its length.
+    """
+
+def pretty(buffer: Buffer, /, first: str = "ethernet") -> str:
+    """The packet in `buffer` as text, one line a header; a fault is the last line."""
+
+def decode_many(frames: Iterable[Buffer], /, first: str = "ethernet", *, tunnels: bool = True) -> dict[str, tuple[str, bytes]]:
+    """Columns about the packets in `frames`: name, then `struct` format and native-endian values, one a packet.
+
+    Nothing raises DecodeError: the column `fault` is 0, or 1 truncated, 2 wrong version, 3 wrong length, 4 required flag not set,
+    and the other columns tell what came before. Addresses, version, protocol and ports are the innermost IP header's; a missing
+    VNI is -1.
+    """
+
+def decode_array(
+    buffer: Buffer, stride: int, /, first: str = "ethernet", *, tunnels: bool = True
+) -> dict[str, tuple[str, bytes]]:
+    """The same as `decode_many`, for packets in one buffer, in slots of `stride` bytes each."""
+
+def encode_many(headers: Iterable[tuple[str, _Fields]], payloads: Iterable[Buffer], /) -> list[bytes]:
+    """One packet for each of `payloads`, all with the same headers; lengths and checksums are each packet's own."""
