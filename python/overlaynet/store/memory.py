@@ -1,0 +1,187 @@
+"""A store in memory: the model that the other stores are held against, and the store of tests and simulations.
+
+It keeps the last `keep` changes, expires leases by the clock that it is given, and serves any number of clients in one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from overlaynet.errors import ConflictError, HistoryGoneError, LeaseLostError
+from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
+from overlaynet.model.snapshot import Change, Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, StoreTraits
+from overlaynet.store.claims import check_free, may_take
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    lease: Lease
+    handle: int
+    ttl_s: float
+    expires_at: float | None
+
+
+class MemoryStore:
+    """A `Store` and `StoreAdmin` in this process. `clock` gives seconds that never go back."""
+
+    def __init__(
+        self, clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME), *, keep: int = 10_000
+    ) -> None:
+        self._clock = clock
+        self._keep = keep
+        self._revision = 1
+        self._handles = 0
+        self._config: bytes | None = None
+        self._held: dict[Subnets, _Held] = {}
+        self._history: list[Changes] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def traits(self) -> StoreTraits:
+        """Leases expire, subnets are chosen by the hosts."""
+        return StoreTraits("memory:", expires=True, assigns_subnets=False, has_history=True)
+
+    async def load(self) -> Snapshot:
+        """Everything at the present revision."""
+        self._expire()
+        return Snapshot(self._revision, self._config, tuple(held.lease for held in self._held.values()))
+
+    async def watch(self, after: int) -> AsyncIterator[Changes]:
+        """Every change after `after`. HistoryGoneError: not all of them are kept."""
+        while True:
+            self._expire()
+            if after < self._revision:
+                if not self._history or self._history[0].revision > after + 1:
+                    raise HistoryGoneError(after)
+                for changes in [one for one in self._history if one.revision > after]:
+                    after = changes.revision
+                    yield changes
+                continue
+            changed = self._changed
+            ends = [held.expires_at for held in self._held.values() if held.expires_at is not None]
+            wait = None if not ends else max(0.0, min(ends) - self._clock())
+            try:
+                async with asyncio.timeout(wait):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def claim(
+        self,
+        host: HostId,
+        subnets: Subnets,
+        attributes: LeaseAttributes,
+        *,
+        ttl_s: float,
+        seen: Snapshot,
+        features: Sequence[str] = (),
+        takes_over: Lease | None = None,
+    ) -> Grant:
+        """See `Store.claim`."""
+        del seen
+        self._expire()
+        there = self._held.get(subnets)
+        if there is not None and not may_take(there.lease, host, takes_over):
+            raise ConflictError(f"subnet {subnets}", f"is leased by {there.lease.owner or 'a host without identity'}")
+        check_free(host, subnets, attributes, (held.lease for held in self._held.values()))
+        for other in [held.lease.subnets for held in self._held.values() if held.lease.owner == host]:
+            if other != subnets:
+                del self._held[other]
+                self._commit(LeaseGone(other))
+        self._handles += 1
+        lease = Lease(
+            subnets,
+            attributes,
+            owner=host,
+            features=tuple(features),
+            reserved=there is not None and there.lease.reserved,
+            created=self._revision + 1 if there is None else there.lease.created,
+        )
+        self._held[subnets] = _Held(lease, self._handles, ttl_s, None if lease.reserved else self._clock() + ttl_s)
+        self._commit(LeasePut(lease))
+        return Grant(lease, ttl_s, self._handles)
+
+    async def renew(self, grant: Grant) -> Grant:
+        """See `Store.renew`."""
+        held = self._mine(grant)
+        if held.expires_at is not None:
+            self._held[grant.lease.subnets] = replace(held, expires_at=self._clock() + held.ttl_s)
+        return Grant(held.lease, held.ttl_s, held.handle)
+
+    async def update(self, grant: Grant, attributes: LeaseAttributes) -> Grant:
+        """See `Store.update`."""
+        held = self._mine(grant)
+        lease = held.lease.with_attributes(attributes)
+        self._held[lease.subnets] = replace(held, lease=lease)
+        self._commit(LeasePut(lease))
+        left = held.ttl_s if held.expires_at is None else max(0.0, held.expires_at - self._clock())
+        return Grant(lease, left, held.handle)
+
+    async def release(self, grant: Grant) -> None:
+        """See `Store.release`."""
+        try:
+            held = self._mine(grant)
+        except LeaseLostError:
+            return
+        self._remove(held)
+
+    async def aclose(self) -> None:
+        """Nothing is held that must be let go of."""
+
+    async def put_config(self, text: bytes) -> None:
+        """See `StoreAdmin.put_config`."""
+        self._config = text
+        self._commit(ConfigPut(text))
+
+    async def reserve(self, subnets: Subnets, attributes: LeaseAttributes) -> Lease:
+        """See `StoreAdmin.reserve`."""
+        self._expire()
+        check_free(None, subnets, attributes, (held.lease for held in self._held.values()))
+        lease = Lease(subnets, attributes, reserved=True, created=self._revision + 1)
+        self._handles += 1
+        self._held[subnets] = _Held(lease, self._handles, 0.0, None)
+        self._commit(LeasePut(lease))
+        return lease
+
+    async def revoke(self, subnets: Subnets) -> Lease:
+        """See `StoreAdmin.revoke`."""
+        self._expire()
+        held = self._held.get(subnets)
+        if held is None:
+            raise ConflictError(f"subnet {subnets}", "is not leased")
+        self._remove(held)
+        return held.lease
+
+    async def remaining(self, leases: Sequence[Lease]) -> list[float | None]:
+        """See `StoreAdmin.remaining`."""
+        now = self._clock()
+        ends = [self._held[lease.subnets].expires_at if lease.subnets in self._held else now for lease in leases]
+        return [None if end is None else max(0.0, end - now) for end in ends]
+
+    def _mine(self, grant: Grant) -> _Held:
+        self._expire()
+        held = self._held.get(grant.lease.subnets)
+        if held is None:
+            raise LeaseLostError(str(grant.lease.subnets), "it has expired or was removed")
+        if held.handle != grant.handle or held.lease.owner != grant.lease.owner:
+            raise LeaseLostError(str(grant.lease.subnets), "it was given away or claimed anew")
+        return held
+
+    def _remove(self, held: _Held) -> None:
+        del self._held[held.lease.subnets]
+        self._commit(LeaseGone(held.lease.subnets))
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for held in [held for held in self._held.values() if held.expires_at is not None and held.expires_at <= now]:
+            self._remove(held)
+
+    def _commit(self, change: Change) -> None:
+        self._revision += 1
+        self._history.append(Changes(self._revision, (change,)))
+        del self._history[: -self._keep]
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,445 @@
+"""The embedded store: one SQLite file that several daemons of one machine share.
+
+Every claim is one transaction that checks overlaps, so at every revision no two leases overlap. The journal is a rollback journal
+(`TRUNCATE`, `synchronous=EXTRA`): a commit that was acknowledged survives a crash, and SQLite before 3.51.3 can lose commits of
+several processes with a write-ahead log. Leases end by CLOCK_BOOTTIME; one that was written under another boot id gets one full
+TTL from the first transaction of the new boot. The wall clock is never read.
+
+All of SQLite runs in one thread of its own, so that the event loop never waits for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from overlaynet.errors import ConflictError, HistoryGoneError, LeaseLostError, StoreDataError, StoreError, StoreUnavailableError
+from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
+from overlaynet.model.lease_text import decode_attributes, encode_attributes, lease_key, parse_lease_key
+from overlaynet.model.snapshot import Change, Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, StoreTraits, Unreadable
+from overlaynet.store.claims import check_free, may_take
+from overlaynet.store.sqlite_file import check_place, open_database
+
+T = TypeVar("T")
+
+_POLL_S = 0.1
+_KEPT_CHANGES = 20_000
+_LEASE_COLUMNS = "key, value, owner, features, reserved, created"
+
+
+def boot_id() -> str:
+    """The kernel's identity of this boot (Documentation/admin-guide/sysctl/kernel.rst, `random/boot_id`)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def boot_time() -> float:
+    """Seconds on CLOCK_BOOTTIME, which goes on during suspend and cannot be set."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SqliteStore:
+    """A `Store` and `StoreAdmin` over the SQLite file at `path`, which is made when it is first used.
+
+    StoreDataError: the file is something else. ConfigError: it cannot be there. `clock` and `boot` are for tests.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = boot_time, boot: Callable[[], str] = boot_id) -> None:
+        self._path = path
+        self._clock = clock
+        self._boot = boot
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
+        self._own_commits = 0
+
+    @property
+    def traits(self) -> StoreTraits:
+        """Leases expire, subnets are chosen by the hosts."""
+        return StoreTraits(f"sqlite:///{self._path}", expires=True, assigns_subnets=False, has_history=True)
+
+    async def load(self) -> Snapshot:
+        """Everything at the present revision, without what has expired."""
+        return await self._run(self._load)
+
+    async def watch(self, after: int) -> AsyncIterator[Changes]:
+        """Every change after `after`, at most 200 ms after it. HistoryGoneError: not all of them are kept."""
+        told: set[tuple[str, int]] = set()
+        token: object = None
+        ends = 0.0
+        while True:
+            new_token = await self._run(self._token)
+            if new_token != token or ends <= self._clock():
+                token = new_token
+                batch, ends = await self._run(partial(self._changes, after, told))
+                for changes in batch:
+                    after = max(after, changes.revision)
+                    yield changes
+            await asyncio.sleep(min(_POLL_S, max(0.001, ends - self._clock())))
+
+    async def claim(
+        self,
+        host: HostId,
+        subnets: Subnets,
+        attributes: LeaseAttributes,
+        *,
+        ttl_s: float,
+        seen: Snapshot,
+        features: Sequence[str] = (),
+        takes_over: Lease | None = None,
+    ) -> Grant:
+        """See `Store.claim`."""
+        del seen
+        return await self._run(
+            lambda: self._write(lambda db: self._claim(db, host, subnets, attributes, ttl_s, features, takes_over))
+        )
+
+    async def renew(self, grant: Grant) -> Grant:
+        """See `Store.renew`."""
+
+        def body(db: sqlite3.Connection) -> Grant:
+            lease, ttl_s, _ = self._mine(db, grant)
+            if not lease.reserved:
+                db.execute(
+                    "UPDATE lease SET boot = ?, expires = ? WHERE key = ?",
+                    (self._boot(), self._clock() + ttl_s, lease_key(lease.subnets)),
+                )
+            return Grant(lease, ttl_s, grant.handle)
+
+        return await self._run(lambda: self._write(body))
+
+    async def update(self, grant: Grant, attributes: LeaseAttributes) -> Grant:
+        """See `Store.update`."""
+
+        def body(db: sqlite3.Connection) -> Grant:
+            lease, ttl_s, expires = self._mine(db, grant)
+            lease = lease.with_attributes(attributes)
+            key = lease_key(lease.subnets)
+            db.execute("UPDATE lease SET value = ? WHERE key = ?", (encode_attributes(attributes), key))
+            self._record_lease(db, key)
+            return Grant(lease, ttl_s if expires is None else max(0.0, expires - self._clock()), grant.handle)
+
+        return await self._run(lambda: self._write(body))
+
+    async def release(self, grant: Grant) -> None:
+        """See `Store.release`."""
+
+        def body(db: sqlite3.Connection) -> None:
+            try:
+                lease, _, _ = self._mine(db, grant)
+            except LeaseLostError:
+                return
+            self._delete(db, lease_key(lease.subnets))
+
+        await self._run(lambda: self._write(body))
+
+    async def put_config(self, text: bytes) -> None:
+        """See `StoreAdmin.put_config`."""
+
+        def body(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO setting VALUES ('config', ?)", (text,))
+            self._record(db, "config", "", text)
+
+        await self._run(lambda: self._write(body))
+
+    async def reserve(self, subnets: Subnets, attributes: LeaseAttributes) -> Lease:
+        """See `StoreAdmin.reserve`."""
+
+        def body(db: sqlite3.Connection) -> Lease:
+            check_free(None, subnets, attributes, _leases(db)[0])
+            return self._insert(db, Lease(subnets, attributes, reserved=True), 0.0)[0]
+
+        return await self._run(lambda: self._write(body))
+
+    async def revoke(self, subnets: Subnets) -> Lease:
+        """See `StoreAdmin.revoke`."""
+
+        def body(db: sqlite3.Connection) -> Lease:
+            key = lease_key(subnets)
+            row = db.execute(f"SELECT {_LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
+            if row is None:
+                raise ConflictError(f"subnet {subnets}", "is not leased")
+            self._delete(db, key)
+            return _lease(row)
+
+        return await self._run(lambda: self._write(body))
+
+    async def remaining(self, leases: Sequence[Lease]) -> list[float | None]:
+        """See `StoreAdmin.remaining`."""
+
+        def body() -> list[float | None]:
+            now = self._clock()
+            ends = dict(self._database().execute("SELECT key, expires FROM lease").fetchall())
+            found = [ends.get(lease_key(lease.subnets), now) for lease in leases]
+            return [None if end is None else max(0.0, end - now) for end in found]
+
+        return await self._run(body)
+
+    async def aclose(self) -> None:
+        """Close the file."""
+
+        def close() -> None:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, close)
+        self._thread.shutdown(wait=False)
+
+    # Below, everything runs in the store's thread.
+
+    async def _run(self, body: Callable[[], T]) -> T:
+        # A cancelled caller leaves the thread to end its transaction: nothing is half done.
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, body)
+
+    def _guarded(self, body: Callable[[], T]) -> T:
+        try:
+            return body()
+        except sqlite3.Error as error:
+            raise self._translated(error) from None
+        except OSError as error:
+            raise StoreUnavailableError(self.traits.name, error.strerror or str(error)) from None
+
+    def _translated(self, error: sqlite3.Error) -> StoreError:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            return StoreDataError(str(self._path), f"not an overlaynet store: {error}")
+        return StoreUnavailableError(self.traits.name, str(error))
+
+    def _database(self) -> sqlite3.Connection:
+        """The open file; opened again when another file stands at its path."""
+        if self._connection is not None:
+            try:
+                there = self._path.stat()
+            except FileNotFoundError:
+                raise StoreUnavailableError(self.traits.name, "the file was removed") from None
+            if self._opened == (there.st_dev, there.st_ino):
+                return self._connection
+            self._connection.close()
+            self._connection = None
+        check_place(self._path)
+        self._connection = open_database(self._path)
+        there = self._path.stat()
+        self._opened = (there.st_dev, there.st_ino)
+        return self._connection
+
+    def _write(self, body: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._database()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            self._sweep(db)
+            result = body(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._own_commits += 1
+        return result
+
+    def _sweep(self, db: sqlite3.Connection) -> None:
+        """Give leases of another boot one full TTL, and remove what has expired."""
+        boot, now = self._boot(), self._clock()
+        db.execute("UPDATE lease SET boot = ?, expires = ? + ttl WHERE expires IS NOT NULL AND boot != ?", (boot, now, boot))
+        for (key,) in db.execute("SELECT key FROM lease WHERE expires <= ?", (now,)).fetchall():
+            self._delete(db, key)
+
+    def _needs_sweep(self, db: sqlite3.Connection) -> bool:
+        query = "SELECT 1 FROM lease WHERE expires IS NOT NULL AND (boot != ? OR expires <= ?) LIMIT 1"
+        return db.execute(query, (self._boot(), self._clock())).fetchone() is not None
+
+    def _swept(self) -> sqlite3.Connection:
+        """The database, swept if that is needed and can be written."""
+        db = self._database()
+        if self._needs_sweep(db):
+            try:
+                self._write(lambda _: None)
+            except sqlite3.OperationalError:
+                # A full or read-only disk: readers leave out what has expired all the same.
+                return db
+        return db
+
+    def _load(self) -> Snapshot:
+        db = self._swept()
+        db.execute("BEGIN")
+        try:
+            config = db.execute("SELECT value FROM setting WHERE name = 'config'").fetchone()
+            expired = {key for key, _ in self._expired(db)}
+            leases, unreadable = _leases(db)
+            kept = tuple(lease for lease in leases if lease_key(lease.subnets) not in expired)
+            return Snapshot(_revision(db), config[0] if config else None, kept, unreadable)
+        finally:
+            db.execute("ROLLBACK")
+
+    def _token(self) -> tuple[int, int]:
+        """What changes with every commit: of others (PRAGMA data_version) and of ours."""
+        return int(self._database().execute("PRAGMA data_version").fetchone()[0]), self._own_commits
+
+    def _changes(self, after: int, told: set[tuple[str, int]]) -> tuple[list[Changes], float]:
+        """The changes after `after`, and when the next lease expires. `told` are expiries that could not be committed."""
+        db = self._swept()
+        db.execute("BEGIN")
+        try:
+            revision = _revision(db)
+            oldest = db.execute("SELECT min(revision) FROM change").fetchone()[0]
+            if after > revision or (after < revision and (oldest is None or oldest > after + 1)):
+                raise HistoryGoneError(after)
+            rows = db.execute(
+                f"SELECT revision, kind, {_LEASE_COLUMNS} FROM change WHERE revision > ? ORDER BY revision",  # noqa: S608
+                (after,),
+            ).fetchall()
+            batch = [Changes(row[0], (_change(row[1], row[2:]),)) for row in rows]
+            expired = [(key, handle) for key, handle in self._expired(db) if (key, handle) not in told]
+            told.update(expired)
+            if expired:
+                batch.append(Changes(revision, tuple(LeaseGone(parse_lease_key(key)) for key, _ in expired)))
+            query = "SELECT min(expires) FROM lease WHERE expires > ? AND boot = ?"
+            end = db.execute(query, (self._clock(), self._boot())).fetchone()[0]
+        finally:
+            db.execute("ROLLBACK")
+        return batch, float("inf") if end is None else end
+
+    def _expired(self, db: sqlite3.Connection) -> list[tuple[str, int]]:
+        query = "SELECT key, handle FROM lease WHERE expires <= ? AND boot = ?"
+        return db.execute(query, (self._clock(), self._boot())).fetchall()
+
+    def _claim(
+        self,
+        db: sqlite3.Connection,
+        host: HostId,
+        subnets: Subnets,
+        attributes: LeaseAttributes,
+        ttl_s: float,
+        features: Sequence[str],
+        takes_over: Lease | None,
+    ) -> Grant:
+        leases, _ = _leases(db)
+        there = next((lease for lease in leases if lease.subnets == subnets), None)
+        if there is not None and not may_take(there, host, takes_over):
+            raise ConflictError(f"subnet {subnets}", f"is leased by {there.owner or 'a host without identity'}")
+        check_free(host, subnets, attributes, leases)
+        for lease in leases:
+            if lease.owner == host and lease.subnets != subnets:
+                self._delete(db, lease_key(lease.subnets))
+        wanted = Lease(
+            subnets,
+            attributes,
+            owner=host,
+            features=tuple(features),
+            reserved=there is not None and there.reserved,
+            created=0 if there is None else there.created,
+        )
+        lease, handle = self._insert(db, wanted, ttl_s)
+        return Grant(lease, ttl_s, handle)
+
+    def _insert(self, db: sqlite3.Connection, lease: Lease, ttl_s: float) -> tuple[Lease, int]:
+        """The lease as stored, with its creation revision, and its handle, which is the revision of this claim."""
+        key = lease_key(lease.subnets)
+        handle = _revision(db) + 1
+        expires = None if lease.reserved else self._clock() + ttl_s
+        db.execute(
+            "INSERT OR REPLACE INTO lease (key, value, owner, features, reserved, created, handle, ttl, boot, expires)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                encode_attributes(lease.attributes),
+                lease.owner,
+                json.dumps(lease.features),
+                lease.reserved,
+                lease.created or handle,
+                handle,
+                ttl_s,
+                self._boot(),
+                expires,
+            ),
+        )
+        self._record_lease(db, key)
+        row = db.execute(f"SELECT {_LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
+        return _lease(row), handle
+
+    def _mine(self, db: sqlite3.Connection, grant: Grant) -> tuple[Lease, float, float | None]:
+        """The stored lease of `grant`, its TTL and its end."""
+        subnets = grant.lease.subnets
+        query = f"SELECT {_LEASE_COLUMNS}, handle, ttl, expires FROM lease WHERE key = ?"  # noqa: S608  # own columns
+        row = db.execute(query, (lease_key(subnets),)).fetchone()
+        if row is None:
+            raise LeaseLostError(str(subnets), "it has expired or was removed")
+        lease = _lease(row[:6])
+        if row[6] != grant.handle or lease.owner != grant.lease.owner:
+            raise LeaseLostError(str(subnets), "it was given away or claimed anew")
+        return lease, row[7], row[8]
+
+    def _delete(self, db: sqlite3.Connection, key: str) -> None:
+        db.execute("DELETE FROM lease WHERE key = ?", (key,))
+        self._record(db, "gone", key, b"")
+
+    def _record_lease(self, db: sqlite3.Connection, key: str) -> None:
+        self._record(db, "put", key, b"")
+        db.execute(
+            "UPDATE change SET (value, owner, features, reserved, created) ="
+            " (SELECT value, owner, features, reserved, created FROM lease WHERE key = ?) WHERE revision = ?",
+            (key, _revision(db)),
+        )
+
+    def _record(self, db: sqlite3.Connection, kind: str, key: str, value: bytes) -> None:
+        """The next revision, with this change."""
+        revision = _revision(db) + 1
+        db.execute("INSERT OR REPLACE INTO setting VALUES ('revision', ?)", (revision,))
+        db.execute("INSERT INTO change (revision, kind, key, value) VALUES (?, ?, ?, ?)", (revision, kind, key, value))
+        db.execute("DELETE FROM change WHERE revision <= ?", (revision - _KEPT_CHANGES,))
+
+
+def _revision(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT value FROM setting WHERE name = 'revision'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+_Row = tuple[str, bytes, str | None, str | None, int | None, int | None]
+
+
+def _lease(row: _Row) -> Lease:
+    """The lease in a row. StoreDataError: it holds none."""
+    key, value, owner, features, reserved, created = row
+    try:
+        names = tuple(str(name) for name in json.loads(features or "[]"))
+        attributes = decode_attributes(bytes(value))
+    except (ValueError, TypeError) as error:
+        raise StoreDataError(str(key), str(error)) from None
+    return Lease(
+        parse_lease_key(str(key)),
+        attributes,
+        owner=None if owner is None else HostId(owner),
+        features=names,
+        reserved=bool(reserved),
+        created=created or 0,
+    )
+
+
+def _leases(db: sqlite3.Connection) -> tuple[tuple[Lease, ...], tuple[Unreadable, ...]]:
+    leases: list[Lease] = []
+    unreadable: list[Unreadable] = []
+    for row in db.execute(f"SELECT {_LEASE_COLUMNS} FROM lease ORDER BY created, key"):  # noqa: S608  # own columns
+        try:
+            leases.append(_lease(row))
+        except StoreDataError as error:
+            unreadable.append(Unreadable(str(row[0]), error.why))
+    return tuple(leases), tuple(unreadable)
+
+
+def _change(kind: str, row: _Row) -> Change:
+    try:
+        match kind:
+            case "put":
+                return LeasePut(_lease(row))
+            case "gone":
+                return LeaseGone(parse_lease_key(row[0]))
+            case _:
+                return ConfigPut(bytes(row[1]))
+    except StoreDataError as error:
+        return Unreadable(str(row[0]), error.why)
