@@ -1,0 +1,104 @@
+"""From what the kernel dumped to an Observation: what is ours, what is foreign and in the way, and the underlay; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from overlaynet.kernel import messages
+from overlaynet.model.addresses import Family, LinkIndex, Prefix
+from overlaynet.model.kernel import ROUTE_PROTOCOL, KernelObject, ObjectKind, Route, Scope, Sysctl, Underlay
+
+if TYPE_CHECKING:
+    from overlaynet.kernel.messages import LinkView
+    from overlaynet.kernel.rtnetlink import Record
+
+STRICT = "1"
+
+
+def names_of(links: Iterable[LinkView]) -> dict[LinkIndex, str]:
+    """The links' names by their numbers."""
+    return {view.index: view.name for view in links}
+
+
+def is_within(prefix: Prefix, networks: Iterable[Prefix]) -> bool:
+    """Whether the prefix lies inside one of the networks, or is one."""
+    return any(
+        Family.of(network) is Family.of(prefix) and network.prefixlen <= prefix.prefixlen and prefix.network_address in network
+        for network in networks
+    )
+
+
+def sort_links(links: Mapping[str, LinkView]) -> tuple[list[KernelObject], list[tuple[Hashable, str]]]:
+    """Links with our names: ours, and those of a kind that we never make."""
+    names = names_of(links.values())
+    ours: list[KernelObject] = []
+    foreign: list[tuple[Hashable, str]] = []
+    for view in links.values():
+        if messages.is_ours(view.name):
+            made = messages.link_object(view, names)
+            if made is None:
+                foreign.append(((ObjectKind.LINK, view.name), f"link {view.name} of kind {view.kind or 'unknown'}"))
+            else:
+                ours.append(made)
+    return ours, foreign
+
+
+def sort_route(record: Record, scope: Scope, names: Mapping[LinkIndex, str]) -> Route | tuple[Hashable, str] | None:
+    """A route of the main table: ours, foreign where one of ours could be wanted (its key and text), or no concern of ours."""
+    prefix = messages.route_prefix(record)
+    link = names.get(LinkIndex(record.find("RTA_OIF", 0)), "")
+    within = is_within(prefix, scope.networks)
+    if record["proto"] == ROUTE_PROTOCOL and record["type"] in (messages.RTN_UNICAST, messages.RTN_UNREACHABLE):
+        return messages.route(record, names) if within or messages.is_ours(link) else None
+    if within:
+        return ((ObjectKind.ROUTE, prefix, record.find("RTA_PRIORITY", 0)), messages.route_text(record, names))
+    return None
+
+
+def see_underlay(
+    name: str, links: Mapping[str, LinkView], addresses: Iterable[Record], routes: Iterable[Record]
+) -> Underlay | None:
+    """The underlay, or None if there is no such link. Link-local prefixes are no neighbours' addresses and are left out."""
+    view = links.get(name)
+    if view is None:
+        return None
+    onlink = dict.fromkeys(
+        messages.route_prefix(record)
+        for record in routes
+        if record.find("RTA_OIF") == view.index
+        and record["type"] == messages.RTN_UNICAST
+        and record.find("RTA_GATEWAY") is None
+        and record.find("RTA_VIA") is None
+        and record.find("RTA_MULTIPATH") is None
+        and record["dst_len"] > 0
+    )
+    own = dict.fromkeys(messages.read_address(record) for record in addresses if record["index"] == view.index)
+    return Underlay(
+        link=name,
+        index=view.index,
+        mtu=view.mtu,
+        up=view.up,
+        addresses=tuple(own),
+        onlink=tuple(prefix for prefix in onlink if not prefix.is_link_local),
+    )
+
+
+def sysctl(path: str, value: str) -> Sysctl:
+    """A sysctl that was read; those of a link of ours (`ipv4/conf/LINK/...`) carry its name."""
+    parts = path.split("/")
+    return Sysctl(path, value, parts[2] if len(parts) > 3 and messages.is_ours(parts[2]) else None)
+
+
+def rp_filter_warnings(values: Mapping[str, str | None]) -> tuple[str, ...]:
+    """A line for each link whose reverse path filter is strict (Documentation/networking/ip-sysctl.rst).
+
+    `values` maps link names, and `all`, to their `rp_filter`; the larger of a link's own and `all` counts.
+    """
+    overall = values.get("all") or "0"
+    return tuple(
+        f"net.ipv4.conf.{name}.rp_filter is {STRICT} (strict): packets that arrive on {name} are dropped when their source is "
+        f"routed elsewhere; set it to 2 (loose) or 0"
+        for name, value in values.items()
+        if name != "all" and value is not None and max(value, overall) == STRICT
+    )
