@@ -35,8 +35,11 @@ class PrefixTable(Generic[_T]):
     def insert(self, prefix: _Prefix, value: _T, /) -> _T | None:
         """The value that `prefix` had before, or None; it now has `value`."""
 
-    def remove(self, prefix: _Prefix, /) -> _T | None:
-        """The value of exactly `prefix`, which is no longer in the table; None if it was not."""
+    @overload
+    def remove(self, prefix: _Prefix, /) -> _T | None: ...
+    @overload
+    def remove(self, prefix: _Prefix, default: _D, /) -> _T | _D:
+        """The value of exactly `prefix`, which is no longer in the table; `default` if it was not."""
 
     @overload
     def get(self, prefix: _Prefix, /) -> _T | None: ...

@@ -36,12 +36,13 @@ class PrefixTable(MutableMapping[Network | str, ValueT], Generic[ValueT]):
 
     def __init__(
         self,
-        entries: Mapping[Network | str, ValueT] | Iterable[tuple[Network | str, ValueT]] = (),
+        entries: Mapping[str, ValueT] | Mapping[Network, ValueT] | Iterable[tuple[Network | str, ValueT]] = (),
         *,
         family: Literal[4, 6] | None = None,
     ) -> None:
         self._table: _core.PrefixTable[ValueT] | None = None if family is None else _core.PrefixTable(family)
-        self.update(entries)
+        for prefix, value in entries.items() if isinstance(entries, Mapping) else entries:
+            self[prefix] = value
 
     @property
     def family(self) -> Literal[4, 6] | None:
@@ -60,9 +61,8 @@ class PrefixTable(MutableMapping[Network | str, ValueT], Generic[ValueT]):
         self._table = table
 
     def __delitem__(self, prefix: Network | str) -> None:
-        if prefix not in self:
+        if self._of(prefix).remove(prefix, _MISSING) is _MISSING:
             raise KeyError(prefix)
-        self._of(prefix).remove(prefix)
 
     def __contains__(self, prefix: object) -> bool:
         return isinstance(prefix, str | IPv4Network | IPv6Network) and prefix in self._of(prefix)

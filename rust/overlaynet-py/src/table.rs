@@ -158,10 +158,10 @@ impl PrefixTable {
         of_family!(self, table => table.insert(prefix, value))
     }
 
-    /// The value of exactly `prefix`, which is no longer in the table; None if it was not.
-    #[pyo3(signature = (prefix, /))]
-    fn remove(&self, prefix: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        of_family!(self, table => table.remove(prefix))
+    /// The value of exactly `prefix`, which is no longer in the table; `default` if it was not.
+    #[pyo3(signature = (prefix, default = None, /))]
+    fn remove(&self, prefix: &Bound<'_, PyAny>, default: Option<Py<PyAny>>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(of_family!(self, table => table.remove(prefix))?.or(default))
     }
 
     /// The value of exactly `prefix`, or `default`.

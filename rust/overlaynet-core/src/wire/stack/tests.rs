@@ -198,3 +198,39 @@ proptest! {
         prop_assert_eq!(encode(&headers, &bytes[walk.payload()]).unwrap(), bytes);
     }
 }
+
+#[test]
+fn shared_packets_are_what_is_written_beside_them() {
+    let packets = include_str!("../../../../../tests/vectors/packets.txt");
+    for line in packets.lines().filter(|line| !line.starts_with('#')) {
+        let [name, first, layers, payload, text] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let first = match first {
+            "ethernet" => Next::Ethernet,
+            "ip" => Next::Ip,
+            "ipv4" => Next::Ipv4,
+            _ => panic!("{name}: {first}"),
+        };
+        let digits: Vec<u8> = text
+            .bytes()
+            .map(|digit| (digit as char).to_digit(16).unwrap() as u8)
+            .collect();
+        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let mut walk = Walk::new(&bytes, first, true);
+        let found: Vec<std::string::String> = walk
+            .by_ref()
+            .map(|found| {
+                let found = found.unwrap();
+                let mark = match found.checksum {
+                    Verdict::Wrong => "!wrong",
+                    Verdict::Unknown => "!unknown",
+                    Verdict::Right | Verdict::Absent => "",
+                };
+                found.header.layer().name().to_string() + mark
+            })
+            .collect();
+        assert_eq!(found.join(","), layers, "{name}");
+        assert_eq!(walk.payload().len().to_string(), payload, "{name}");
+    }
+}

@@ -1,0 +1,112 @@
+"""What goes wrong in Rust arrives as the exception that `overlaynet.errors` has for it, with its data."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+from overlaynet import _core
+from overlaynet.errors import DecodeError, OverlaynetError, PrefixError
+
+
+def test_missing_bytes_are_a_decode_error_with_its_numbers() -> None:
+    with pytest.raises(DecodeError) as caught:
+        _core.decode(bytes(13))
+    error = caught.value
+    assert (error.layer, error.offset, error.need, error.have, error.why) == ("ethernet", 0, 14, 13, "truncated")
+    assert str(error) == "ethernet at byte 0: truncated: need 14, have 13"
+    assert isinstance(error, OverlaynetError)
+    assert isinstance(error, ValueError)
+
+
+def test_a_fault_inside_is_told_from_the_start_of_the_buffer() -> None:
+    with pytest.raises(DecodeError) as caught:
+        _core.decode(bytes(12) + b"\x08\x00" + b"\x75" + bytes(19))
+    error = caught.value
+    assert (error.layer, error.offset, error.need, error.have, error.why) == ("ipv4", 14, 4, 7, "wrong version")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "why"),
+    [
+        ("10.0.0.1/8", "host bits are set"),
+        ("10.0.0.0/33", "the length is more than an address has bits"),
+        ("10.0.0.0", "want an address, a slash and a length"),
+        ("fd00::/8", "want an address, a slash and a length"),
+        (IPv6Network("fd00::/8"), "not an IPv4 address"),
+    ],
+)
+def test_what_is_no_prefix_of_the_family_is_a_prefix_error(prefix: str | IPv6Network, why: str) -> None:
+    table: _core.PrefixTable[int] = _core.PrefixTable(4)
+    with pytest.raises(PrefixError) as caught:
+        table.insert(prefix, 1)
+    assert (caught.value.value, caught.value.why) == (prefix, why)
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize("address", ["fd00::1", b"123", "10.0.0.0/8", IPv6Address(1)])
+def test_what_is_no_address_of_the_family_is_a_prefix_error(address: str | bytes | IPv6Address) -> None:
+    table: _core.PrefixTable[int] = _core.PrefixTable(4)
+    with pytest.raises(PrefixError) as caught:
+        table.lookup(address)
+    assert caught.value.value == address
+
+
+@pytest.mark.parametrize("wrong", [None, 8, 1.5, ("10.0.0.0", 8), [], object()])
+def test_what_is_nothing_like_a_prefix_is_a_type_error(wrong: object) -> None:
+    table: _core.PrefixTable[int] = _core.PrefixTable(4)
+    for method in ("remove", "get", "covering", "covered", "overlaps", "lookup"):
+        with pytest.raises(TypeError, match=type(wrong).__name__):
+            getattr(table, method)(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 8, "text", [1, 2], object()])
+def test_what_is_no_buffer_is_a_type_error(wrong: object) -> None:
+    with pytest.raises(TypeError):
+        _core.decode(wrong)  # type: ignore[arg-type]  # the wrong type is what is tested
+    with pytest.raises(TypeError):
+        _core.decode_many([b"", wrong])  # type: ignore[list-item]  # as above
+
+
+def test_a_family_is_four_or_six() -> None:
+    with pytest.raises(ValueError, match="family 5: want 4 or 6"):
+        _core.PrefixTable(5)  # type: ignore[arg-type]  # the wrong value is what is tested
+
+
+def test_an_unknown_first_layer_is_named() -> None:
+    with pytest.raises(ValueError, match='first "arp": want ethernet'):
+        _core.decode(b"", "arp")
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        (("vxlan", (1 << 24,)), "vni 16777216: at most 16777215"),
+        (("ipv6", (bytes(16), bytes(16), 17, 64, 0, 1 << 20, b"")), "flow_label 1048576: at most 1048575"),
+        (("ipv4", (bytes(4), bytes(4), 17, 64, 0, 0, False, False, 0x2000, b"")), "fragment_offset 8192: at most 8191"),
+        (("ipv4", (bytes(4), bytes(4), 17, 64, 0, 0, False, False, 0, b"abc")), "options: 3 bytes: want a multiple of 4"),
+        (("udp", (1, 2, True)), "udp: the checksum needs an IP header around it"),
+        (("gre", ()), 'layer "gre" is not known'),
+    ],
+)
+def test_what_cannot_be_encoded_is_a_value_error(header: tuple[str, tuple[object, ...]], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        _core.encode([header], b"")
+
+
+def test_a_number_that_does_not_fit_is_an_overflow_error() -> None:
+    with pytest.raises(OverflowError):
+        _core.encode([("udp", (65536, 1, False))], b"")
+
+
+def test_too_long_a_packet_is_a_value_error() -> None:
+    header = ("ipv4", (bytes(4), bytes(4), 17, 64, 0, 0, False, False, 0, b""))
+    assert len(_core.encode([header], bytes(65515))) == 65535
+    with pytest.raises(ValueError, match="ipv4: length 65536"):
+        _core.encode([header], bytes(65516))
+
+
+def test_a_prefix_of_ipaddress_is_taken_as_it_is() -> None:
+    table: _core.PrefixTable[str] = _core.PrefixTable(4)
+    table.insert(IPv4Network("10.1.0.0/16"), "net")
+    assert table.items() == [("10.1.0.0/16", "net")]
