@@ -53,7 +53,7 @@ pub enum Message {
     },
     /// The packet whose start follows could not be delivered.
     DestinationUnreachable {
-        /// Why ([`unreachable`]).
+        /// Why ([`mod@unreachable`]).
         code: u8,
     },
     /// The packet whose start follows is larger than the next link's MTU.
@@ -201,7 +201,7 @@ impl Repr {
         }
     }
 
-    /// "Destination unreachable", for a reason out of [`unreachable`].
+    /// "Destination unreachable", for a reason out of [`mod@unreachable`].
     #[must_use]
     pub const fn destination_unreachable(code: u8, payload_len: usize) -> Self {
         Self {
