@@ -6,7 +6,6 @@ and forwarding entries). What is read back is written exactly as a desired value
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -46,15 +45,9 @@ NUD_PERMANENT: Final = 0x80
 NTF_SELF: Final = 0x02
 _TUN_TYPE_TUN: Final = 1
 
-_OURS = re.compile(r"ovl6?\.[0-9]{1,8}|ovl-udp")
 _NO_MAC: Final = MacAddress(bytes(6))
 _ROUTE_TYPES: Final = ("unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit")
 _PROTOCOLS: Final[Mapping[int, str]] = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp", 186: "bgp"}
-
-
-def is_ours(name: str) -> bool:
-    """Whether a link of this name belongs to overlaynet."""
-    return _OURS.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Final, Self
 
-from overlaynet.kernel.messages import AF_BRIDGE, AF_INET, AF_INET6, NUD_PERMANENT, TABLE_MAIN, is_ours
+from overlaynet.kernel.messages import AF_BRIDGE, AF_INET, AF_INET6, NUD_PERMANENT, TABLE_MAIN
+from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.kernel.namespace import NamespaceThread, route_socket
-from overlaynet.kernel.observation import is_within
 from overlaynet.model.kernel import ROUTE_PROTOCOL, Scope
 
 _NETLINK_ADD_MEMBERSHIP: Final = 1
@@ -81,7 +81,7 @@ class Filter:
         return concerned
 
     def _matters(self, name: str) -> bool:
-        return is_ours(name) or name == self._scope.underlay
+        return is_our_link(name) or name == self._scope.underlay
 
     def _one(self, kind: int, port: int, body: bytes) -> bool:
         if kind in _LINKS:
@@ -92,7 +92,7 @@ class Filter:
             return _ADDRESS.unpack_from(body)[4] in self._links
         if kind in _NEIGHBOURS:
             family, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
-            ours = is_ours(self._links.get(index, ""))
+            ours = is_our_link(self._links.get(index, ""))
             # A neighbour that the kernel resolves by itself is no concern; a permanent one that vanishes may be shown as failed.
             return ours and (kind == _DELNEIGH or family == AF_BRIDGE or bool(state & NUD_PERMANENT))
         if kind in _ROUTES:
@@ -116,7 +116,7 @@ class Filter:
             return True
         self._links[index] = name
         state = (flags, *(attributes.get(number) for number in (_IFLA_MTU, _IFLA_ADDRESS, _IFLA_TXQLEN)))
-        if is_ours(name):
+        if is_our_link(name):
             return True
         # The underlay's links tell of more than we look at (statistics of a wireless link, say).
         changed = self._underlay_state.get(index) != state

@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from overlaynet.kernel import messages
-from overlaynet.model.addresses import Family, LinkIndex, Prefix
+from overlaynet.kernel.names import is_our_link, is_within
+from overlaynet.model.addresses import LinkIndex
 from overlaynet.model.kernel import ROUTE_PROTOCOL, KernelObject, ObjectKind, Route, Scope, Sysctl, Underlay
 
 if TYPE_CHECKING:
@@ -21,21 +22,13 @@ def names_of(links: Iterable[LinkView]) -> dict[LinkIndex, str]:
     return {view.index: view.name for view in links}
 
 
-def is_within(prefix: Prefix, networks: Iterable[Prefix]) -> bool:
-    """Whether the prefix lies inside one of the networks, or is one."""
-    return any(
-        Family.of(network) is Family.of(prefix) and network.prefixlen <= prefix.prefixlen and prefix.network_address in network
-        for network in networks
-    )
-
-
 def sort_links(links: Mapping[str, LinkView]) -> tuple[list[KernelObject], list[tuple[Hashable, str]]]:
     """Links with our names: ours, and those of a kind that we never make."""
     names = names_of(links.values())
     ours: list[KernelObject] = []
     foreign: list[tuple[Hashable, str]] = []
     for view in links.values():
-        if messages.is_ours(view.name):
+        if is_our_link(view.name):
             made = messages.link_object(view, names)
             if made is None:
                 foreign.append(((ObjectKind.LINK, view.name), f"link {view.name} of kind {view.kind or 'unknown'}"))
@@ -50,7 +43,7 @@ def sort_route(record: Record, scope: Scope, names: Mapping[LinkIndex, str]) -> 
     link = names.get(LinkIndex(record.find("RTA_OIF", 0)), "")
     within = is_within(prefix, scope.networks)
     if record["proto"] == ROUTE_PROTOCOL and record["type"] in (messages.RTN_UNICAST, messages.RTN_UNREACHABLE):
-        return messages.route(record, names) if within or messages.is_ours(link) else None
+        return messages.route(record, names) if within or is_our_link(link) else None
     if within:
         return ((ObjectKind.ROUTE, prefix, record.find("RTA_PRIORITY", 0)), messages.route_text(record, names))
     return None
@@ -87,7 +80,7 @@ def see_underlay(
 def sysctl(path: str, value: str) -> Sysctl:
     """A sysctl that was read; those of a link of ours (`ipv4/conf/LINK/...`) carry its name."""
     parts = path.split("/")
-    return Sysctl(path, value, parts[2] if len(parts) > 3 and messages.is_ours(parts[2]) else None)
+    return Sysctl(path, value, parts[2] if len(parts) > 3 and is_our_link(parts[2]) else None)
 
 
 def rp_filter_warnings(values: Mapping[str, str | None]) -> tuple[str, ...]:
