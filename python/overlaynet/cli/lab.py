@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from overlaynet.cli.lab_output import print_table, shown_progress
+
+from overlaynet.cli.lab_output import print_table, shown_notes, shown_progress
 from overlaynet.errors import ConfigError, LabError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import system
@@ -43,7 +44,7 @@ def lab() -> None:
 def up(name: str, hosts: int, backend: str, store: str | None, bridges: int, underlay: str) -> None:
     """Bring a lab up and leave it running."""
     plan = plan_lab(name, hosts=hosts, bridges=bridges, backend=backend, underlay=Underlay(underlay))
-    with ended_by_signals(), shown_progress() as progress:
+    with shown_notes(), ended_by_signals(), shown_progress() as progress:
         labs.up(plan, store=store, progress=lambda step: progress(name, step))
     click.echo(f"{name}: up: {', '.join(plan.members)}")
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import click
+
+from overlaynet.errors import OverlaynetError
 from overlaynet.lab.demo import Progress, Shown
 
 _HEADS = ("backend", "ok", "pings", "lost", "file", "TCP Gbit/s", "RTT us")
@@ -37,6 +39,17 @@ def shown_progress() -> Iterator[Progress]:
             status.update(f"{who}: {step}")
 
         yield show
+
+
+@contextlib.contextmanager
+def shown_notes() -> Iterator[None]:
+    """Print the notes of an error that ends the block (a daemon's last lines) before its own line is printed elsewhere."""
+    try:
+        yield
+    except OverlaynetError as error:
+        for note in getattr(error, "__notes__", ()):
+            click.echo(note, err=True)
+        raise
 
 
 def print_table(shown: Mapping[str, Shown]) -> None:

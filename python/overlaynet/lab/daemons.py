@@ -113,8 +113,10 @@ class Start:
     listening: socket.socket
 
     def ready(self, deadline: float) -> None:
-        """Return when the daemon has said READY=1. LabError with its log's end: it ended, or `deadline` (time.monotonic) came."""
-        name = self.daemon.host.name
+        """Return when the daemon has said READY=1. LabError: it ended, or `deadline` (time.monotonic) came.
+
+        The error carries the end of the daemon's log as a note.
+        """
         handle = os.pidfd_open(self.pid)
         try:
             poll = select.poll()
@@ -125,10 +127,15 @@ class Start:
                 if self.listening.fileno() in happened and b"READY=1" in self.listening.recv(4096).split(b"\n"):
                     return
                 if handle in happened:
-                    raise LabError(f"{name}: overlaynet-daemon ended before it was ready:\n{self.daemon.last_lines()}")
+                    raise self._failed("ended before it was ready")
         finally:
             os.close(handle)
-        raise LabError(f"{name}: overlaynet-daemon is not ready in time:\n{self.daemon.last_lines()}")
+        raise self._failed("is not ready in time")
+
+    def _failed(self, why: str) -> LabError:
+        error = LabError(f"{self.daemon.host.name}: overlaynet-daemon {why}")
+        error.add_note(self.daemon.last_lines())
+        return error
 
     def close(self) -> None:
         """Stop listening. The daemon goes on."""

@@ -89,4 +89,4 @@ def _show(plan: Plan, size: Size, progress: Progress) -> Shown:
             say("down")
         return Shown(pings, equal, gbit_s)
     except OverlaynetError as error:
-        return Shown(error=str(error))
+        return Shown(error="\n".join([str(error), *getattr(error, "__notes__", [])]))
