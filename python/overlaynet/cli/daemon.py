@@ -1,0 +1,103 @@
+"""`overlaynet-daemon`: flags to settings, then the daemon."""
+
+from __future__ import annotations
+
+import sys
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+import click
+
+from overlaynet.cli.failure import run
+from overlaynet.cli.flags import flag, rewrite
+from overlaynet.daemon.settings import Settings, check_spans, parse_span
+from overlaynet.errors import ConfigError
+
+_BOOLEANS = ("release-on-exit", "ip-forward")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@flag("store", default="sqlite:////var/lib/overlaynet/store.db", show_default=True, help="Where leases are kept: sqlite:///PATH.")
+@flag("state-dir", default="/var/lib/overlaynet", show_default=True, help="What this host keeps between runs.")
+@flag("run-dir", default="/run/overlaynet", show_default=True, help="The control socket's directory.")
+@flag("subnet-file", default="/run/flannel/subnet.env", show_default=True, help="Where subnet.env is written.")
+@flag("iface", multiple=True, metavar="NAME|IP", help="Underlay interface; may be repeated, the first that is found is taken.")
+@flag("iface-regex", multiple=True, metavar="REGEX", help="Underlay by a pattern for addresses, then for names.")
+@flag("iface-can-reach", default="", metavar="IP", help="Underlay by the route to this address.")
+@flag("public-ip", default="", metavar="IP", help="IPv4 address published to peers.")
+@flag("public-ipv6", default="", metavar="IP", help="IPv6 address published to peers.")
+@flag("subnet-lease-ttl", default="24h", show_default=True, metavar="SPAN", help="How long a lease lasts without renewal.")
+@flag("subnet-lease-renew-margin", default=None, metavar="SPAN", help="Renew this long before the end; a bare number is minutes.")
+@flag("healthz-ip", default="0.0.0.0", show_default=True, metavar="IP", help="Address for /healthz and /readyz.")  # noqa: S104
+@flag("healthz-port", default=0, show_default=True, type=click.IntRange(0, 65_535), help="Port for them; 0 is off.")
+@flag("release-on-exit", default=False, type=bool, show_default=True, metavar="BOOL", help="Give the lease back at the end.")
+@flag("ip-forward", default=True, type=bool, show_default=True, metavar="BOOL", help="Turn IP forwarding on.")
+@flag("log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="Form of the log on stderr.")
+@flag(
+    "log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]), help="Least level."
+)
+@click.option("-v", "verbosity", default=0, type=click.IntRange(0, 10), metavar="N", help="1 or more: as --log-level debug.")
+@click.option("--version", "-version", "show_version", is_flag=True, help="Print the version and end.")
+def command(verbosity: int, *, show_version: bool, **flags: Any) -> int:
+    """Lease a subnet for this host and keep its kernel state for the overlay network."""
+    if show_version:
+        from overlaynet import __version__
+
+        click.echo(f"overlaynet-daemon {__version__}")
+        return 0
+    settings = _settings(flags, verbosity)
+    from overlaynet.daemon.main import run_daemon
+
+    run_daemon(settings)
+    return 0
+
+
+def main() -> None:
+    """Run the console script."""
+    run("overlaynet-daemon", command, rewrite(sys.argv[1:], _BOOLEANS))
+
+
+def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
+    ttl_s = parse_span("--subnet-lease-ttl", flags["subnet_lease_ttl"])
+    margin = flags["subnet_lease_renew_margin"]
+    margin_s = None if margin is None else parse_span("--subnet-lease-renew-margin", margin, unit="m")
+    check_spans(ttl_s, margin_s)
+    public_ip = _address("--public-ip", flags["public_ip"], IPv4Address)
+    public_ipv6 = _address("--public-ipv6", flags["public_ipv6"], IPv6Address)
+    health_address = flags["healthz_ip"]
+    try:
+        healthz_ip = ip_address(health_address)
+    except ValueError:
+        raise ConfigError("--healthz-ip", health_address, "must be an IP address") from None
+    return Settings(
+        store=flags["store"],
+        state_dir=Path(flags["state_dir"]).absolute(),
+        run_dir=Path(flags["run_dir"]).absolute(),
+        subnet_file=Path(flags["subnet_file"]).absolute(),
+        iface=tuple(flags["iface"]),
+        iface_regex=tuple(flags["iface_regex"]),
+        iface_can_reach=flags["iface_can_reach"],
+        public_ip=public_ip,
+        public_ipv6=public_ipv6,
+        ttl_s=ttl_s,
+        renew_margin_s=margin_s,
+        healthz_ip=healthz_ip,
+        healthz_port=flags["healthz_port"],
+        release_on_exit=flags["release_on_exit"],
+        ip_forward=flags["ip_forward"],
+        log_format=flags["log_format"],
+        log_level="debug" if verbosity else flags["log_level"],
+    )
+
+
+def _address(name: str, text: str, kind: Any) -> Any:
+    if not text:
+        return None
+    try:
+        address = kind(text)
+    except ValueError:
+        raise ConfigError(name, text, f"must be an {kind.__name__.removesuffix('Address')} address") from None
+    if address.is_unspecified or address.is_loopback or address.is_multicast:
+        raise ConfigError(name, text, "must be an address at which peers reach this host")
+    return address

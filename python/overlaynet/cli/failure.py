@@ -1,0 +1,48 @@
+"""How a command ends when it cannot do its work: one line on standard error, and the documented exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import click
+
+from overlaynet.errors import OverlaynetError
+
+EXIT_USAGE = 2
+EXIT_DEFECT = 70
+
+
+def fail(program: str, text: str, code: int) -> NoReturn:
+    """End with one line and an exit code."""
+    sys.stderr.write(f"{program}: {' '.join(text.split())}\n")
+    raise SystemExit(code)
+
+
+def run(program: str, command: click.Command, arguments: Sequence[str]) -> NoReturn:
+    """Run a click command to the end of the process."""
+    guarded(program, lambda: command.main(list(arguments), prog_name=program, standalone_mode=False))
+
+
+def guarded(program: str, body: Callable[[], object]) -> NoReturn:
+    """Run `body`, and end the process: with its integer result, or with one line for what went wrong."""
+    try:
+        result = body()
+    except click.exceptions.Exit as end:
+        raise SystemExit(end.exit_code) from None
+    except click.ClickException as error:
+        fail(program, error.format_message(), EXIT_USAGE if isinstance(error, click.UsageError) else error.exit_code)
+    except click.Abort:
+        raise SystemExit(130) from None
+    except OverlaynetError as error:
+        if os.environ.get("OVERLAYNET_DEBUG"):
+            raise
+        fail(program, str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    raise SystemExit(result if isinstance(result, int) else 0)

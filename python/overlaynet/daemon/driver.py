@@ -1,0 +1,258 @@
+"""The one loop: carries out the reconciler's actions and tells it what became of them.
+
+Each action that takes time is a task; its answer is an event in the queue. The loop itself only waits, hands events over, and
+starts tasks, so that nothing it does blocks. Its clock is CLOCK_BOOTTIME; after any pause the first thing the reconciler hears is
+the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, assert_never
+
+import structlog
+
+from overlaynet.daemon.health import Health
+from overlaynet.daemon.notify import notify
+from overlaynet.daemon.state import replace_file
+from overlaynet.errors import KernelError, OverlaynetError, StoreError
+from overlaynet.kernel import Kernel
+from overlaynet.model.dataplane import PumpConfig
+from overlaynet.model.kernel import Operation, Scope
+from overlaynet.model.lease import Grant, HostId
+from overlaynet.model.network import SubnetEnv
+from overlaynet.model.status import Status
+from overlaynet.reconcile import actions as do
+from overlaynet.reconcile import events as it
+from overlaynet.reconcile.reconciler import Reconciler
+from overlaynet.store import Store
+
+log = structlog.get_logger()
+
+_TICK_S = 1.0
+
+
+class Engine(Protocol):
+    """The packet engine, as `dataplane` provides it. Calls may block for milliseconds: they run in a thread."""
+
+    def apply(self, config: PumpConfig | None) -> None:
+        """Start, change or stop the engine. DataplaneError: it could not be done."""
+
+    def counters(self) -> dict[str, object]:
+        """Packets and drops so far, or nothing while it does not run."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine ended by itself, or None."""
+
+
+def boot_time() -> float:
+    """Seconds on CLOCK_BOOTTIME."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Driver:
+    """One run of the daemon, from its first event to `Stop`."""
+
+    def __init__(
+        self,
+        host: HostId,
+        reconciler: Reconciler,
+        store: Store,
+        kernel: Kernel,
+        engine: Engine,
+        health: Health,
+        subnet_file: Path,
+    ) -> None:
+        self._host = host
+        self._reconciler = reconciler
+        self._store = store
+        self._kernel = kernel
+        self._engine = engine
+        self._health = health
+        self._subnet_file = subnet_file
+        self._events: asyncio.Queue[it.Event] = asyncio.Queue()
+        self._tasks: asyncio.TaskGroup
+        self._watch: asyncio.Task[None] | None = None
+        self._monitor: asyncio.Task[None] | None = None
+        self._monitored: Scope | None = None
+        self._unwritten: SubnetEnv | None = None
+        self._pump_runs = False
+        self._stop: do.Stop | None = None
+
+    def stop(self, *, release: bool) -> None:
+        """Ask for an end, from the loop's own thread."""
+        self._events.put_nowait(it.StopRequested(release))
+
+    def status(self) -> Status:
+        """This host's picture now."""
+        status = self._reconciler.status(boot_time())
+        return dataclasses.replace(status, kernel_writes=self._kernel.writes, counters=self._engine.counters())
+
+    async def run(self) -> OverlaynetError | None:
+        """Run until `Stop`; why the daemon cannot go on, or None."""
+        async with asyncio.TaskGroup() as self._tasks:
+            self._reconciler.handle(it.TimerFired(), boot_time())
+            while True:
+                for action in self._reconciler.take_actions():
+                    self._carry_out(action)
+                if self._stop is not None:
+                    break
+                for event in await self._happened():
+                    self._reconciler.handle(event, boot_time())
+                self._health.tick()
+                self._look_around()
+            for task in (self._watch, self._monitor):
+                if task is not None:
+                    task.cancel()
+        return self._stop.error
+
+    async def _happened(self) -> list[it.Event]:
+        """What has happened: events, or the deadline; nothing after a tick."""
+        deadline = self._reconciler.next_deadline()
+        wait = _TICK_S if deadline is None else min(_TICK_S, max(0.0, deadline - boot_time()))
+        events: list[it.Event] = []
+        try:
+            async with asyncio.timeout(wait):
+                events.append(await self._events.get())
+        except TimeoutError:
+            pass
+        while not self._events.empty():
+            events.append(self._events.get_nowait())
+        if deadline is not None and boot_time() >= deadline:
+            events.insert(0, it.TimerFired())
+        return events
+
+    def _look_around(self) -> None:
+        """What no task tells: the engine's end, and a subnet.env that could not be written."""
+        if self._pump_runs and (why := self._engine.failure) is not None:
+            self._pump_runs = False
+            self._events.put_nowait(it.PumpFailed(why))
+        if self._unwritten is not None:
+            self._publish(self._unwritten)
+
+    def _carry_out(self, action: do.Action) -> None:
+        match action:
+            case do.LoadSnapshot():
+                self._answer(self._load)
+            case do.Watch(after):
+                if self._watch is not None:
+                    self._watch.cancel()
+                self._watch = self._tasks.create_task(self._follow(after))
+            case do.ClaimSubnet():
+                self._answer(lambda: self._lease(self._claim(action)))
+            case do.RenewLease(grant):
+                self._answer(lambda: self._lease(self._store.renew(grant)))
+            case do.UpdateLease(grant, attributes):
+                self._answer(lambda: self._lease(self._store.update(grant, attributes)))
+            case do.ReleaseLease(grant):
+                self._answer(lambda: self._release(grant))
+            case do.Observe(scope):
+                self._monitor_scope(scope)
+                self._answer(lambda: self._observe(scope))
+            case do.Program(operations):
+                self._answer(lambda: self._program(operations))
+            case do.ConfigurePump(config):
+                self._answer(lambda: self._configure_pump(config))
+            case do.PublishSubnetEnv(env):
+                self._publish(env)
+            case do.AnnounceReady():
+                self._health.ready = True
+                notify("READY=1", "STATUS=ready")
+                log.info("ready")
+            case do.Report(level, topic, text):
+                getattr(log, level)(text, topic=topic)
+            case do.Stop():
+                self._stop = action
+            case _:
+                assert_never(action)
+
+    def _answer(self, action: Callable[[], Awaitable[it.Event]]) -> None:
+        async def carry_out() -> None:
+            self._events.put_nowait(await action())
+
+        self._tasks.create_task(carry_out())
+
+    async def _load(self) -> it.Event:
+        try:
+            return it.SnapshotLoaded(await self._store.load())
+        except StoreError as error:
+            return it.StoreFailed(error)
+
+    async def _follow(self, after: int) -> None:
+        try:
+            async for changes in self._store.watch(after):
+                self._events.put_nowait(it.StoreChanged(changes))
+        except StoreError as error:
+            self._events.put_nowait(it.StoreFailed(error))
+
+    async def _claim(self, action: do.ClaimSubnet) -> Grant:
+        return await self._store.claim(
+            self._host,
+            action.subnets,
+            action.attributes,
+            ttl_s=action.ttl_s,
+            seen=action.seen,
+            features=action.features,
+            takes_over=action.takes_over,
+        )
+
+    async def _lease(self, request: Awaitable[Grant]) -> it.Event:
+        sent_at = boot_time()
+        try:
+            return it.LeaseGranted(await request, sent_at)
+        except StoreError as error:
+            return it.LeaseRefused(error)
+
+    async def _release(self, grant: Grant) -> it.Event:
+        try:
+            await self._store.release(grant)
+        except StoreError as error:
+            return it.LeaseReleased(error)
+        return it.LeaseReleased()
+
+    async def _observe(self, scope: Scope) -> it.Event:
+        try:
+            return it.KernelObserved(await self._kernel.observe(scope))
+        except KernelError as error:
+            return it.ObservationFailed(error)
+
+    async def _program(self, operations: tuple[Operation, ...]) -> it.Event:
+        return it.Programmed(tuple(zip(operations, await self._kernel.perform(operations), strict=True)))
+
+    async def _configure_pump(self, config: PumpConfig | None) -> it.Event:
+        try:
+            await asyncio.to_thread(self._engine.apply, config)
+        except OverlaynetError as error:
+            return it.PumpConfigured(str(error))
+        self._pump_runs = config is not None
+        return it.PumpConfigured()
+
+    def _monitor_scope(self, scope: Scope) -> None:
+        """Listen to the kernel for what `scope` covers, before it is observed, so that nothing falls between."""
+        if scope == self._monitored:
+            return
+        self._monitored = scope
+        if self._monitor is not None:
+            self._monitor.cancel()
+        self._monitor = self._tasks.create_task(self._listen(scope))
+
+    async def _listen(self, scope: Scope) -> None:
+        async for _ in self._kernel.changes(scope):
+            self._events.put_nowait(it.KernelChanged())
+
+    def _publish(self, env: SubnetEnv) -> None:
+        failed_before = self._unwritten is env
+        try:
+            replace_file(self._subnet_file, env.text, 0o644)
+        except OSError as error:
+            self._unwritten = env
+            if not failed_before:
+                log.error("subnet.env cannot be written", path=str(self._subnet_file), why=error.strerror)
+        else:
+            self._unwritten = None
+            log.info("subnet.env written", path=str(self._subnet_file))

@@ -1,0 +1,108 @@
+"""`/healthz` and `/readyz` over HTTP, from a thread of its own, so that it answers when the loop is stuck.
+
+`/healthz` is 200 while the loop ticks, else 503. `/readyz` is 200 once the lease is held and every peer of the first snapshot was
+attempted, else 503.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+import h11
+
+from overlaynet.errors import ConfigError
+
+_STUCK_AFTER_S = 10.0
+_REQUEST_TIMEOUT_S = 2.0
+_LONGEST_REQUEST_BYTES = 8_192
+
+
+@dataclass(slots=True)
+class Health:
+    """What the daemon says of itself; written by its loop, read by the thread. Times are CLOCK_MONOTONIC seconds."""
+
+    ready: bool = False
+    ticked_at: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        """Say that the loop runs."""
+        self.ticked_at = time.monotonic()
+
+    def answer(self, path: str) -> tuple[int, str]:
+        """The HTTP status and body for a GET of `path`."""
+        match path.partition("?")[0]:
+            case "/healthz":
+                silent = time.monotonic() - self.ticked_at
+                if silent > _STUCK_AFTER_S:
+                    return 503, f"overlaynet-daemon's loop has not run for {silent:.0f} s\n"
+                return 200, "overlaynet-daemon is running\n"
+            case "/readyz":
+                return (200, "overlaynet-daemon is ready\n") if self.ready else (503, "overlaynet-daemon is not ready yet\n")
+            case _:
+                return 404, "try /healthz or /readyz\n"
+
+
+class HealthServer:
+    """The thread that answers. `port` 0 in a test means: any free port."""
+
+    def __init__(self, health: Health, address: str, port: int) -> None:
+        self._health = health
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            self._listener = socket.create_server((address, port), family=family, reuse_port=False)
+        except OSError as error:
+            raise ConfigError(
+                "--healthz-port", f"{address}:{port}", f"cannot be listened on: {error.strerror or error}"
+            ) from None
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, name="health", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    self._exchange(connection)
+                except (OSError, h11.ProtocolError):
+                    continue
+
+    def _exchange(self, connection: socket.socket) -> None:
+        """One request, one answer; a client has two seconds for all of it."""
+        ends = time.monotonic() + _REQUEST_TIMEOUT_S
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=_LONGEST_REQUEST_BYTES)
+        status, body, head = 400, "bad request\n", False
+        try:
+            while True:
+                event = http.next_event()
+                if event is h11.NEED_DATA:
+                    connection.settimeout(max(0.01, ends - time.monotonic()))
+                    http.receive_data(connection.recv(4_096))
+                elif isinstance(event, h11.Request):
+                    head = event.method == b"HEAD"
+                    known = event.method in (b"GET", b"HEAD")
+                    target = event.target.decode("ascii", "replace")
+                    status, body = self._health.answer(target) if known else (405, "only GET\n")
+                    break
+                else:
+                    return
+        except h11.RemoteProtocolError:
+            status, body = 400, "bad request\n"
+        payload = body.encode()
+        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(payload))), ("Connection", "close")]
+        sent = http.send(h11.Response(status_code=status, headers=headers)) or b""
+        if not head:
+            sent += http.send(h11.Data(data=payload)) or b""
+        connection.sendall(sent)

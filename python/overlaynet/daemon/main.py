@@ -1,0 +1,133 @@
+"""From settings to a running daemon, in the order in which faults are found: nothing is touched before all is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from ipaddress import ip_address
+from pathlib import Path
+
+import structlog
+
+from overlaynet.daemon.control_server import serving
+from overlaynet.daemon.driver import Driver
+from overlaynet.daemon.health import Health, HealthServer
+from overlaynet.daemon.instance import claim_namespace
+from overlaynet.daemon.logs import set_up_logs
+from overlaynet.daemon.notify import notify
+from overlaynet.daemon.settings import Settings
+from overlaynet.daemon.state import host_id, prepare_directory
+from overlaynet.dataplane.pump import UdpEngine
+from overlaynet.errors import ConfigError, StoreUnavailableError
+from overlaynet.kernel.interfaces import ChosenUnderlay, Selection, choose_underlay
+from overlaynet.kernel.netlink import NetlinkKernel
+from overlaynet.model.host import HostSettings
+from overlaynet.model.lease import HostId, Subnets
+from overlaynet.model.network import parse_subnet_env
+from overlaynet.reconcile.reconciler import Reconciler
+from overlaynet.store import Store
+from overlaynet.store.open import open_store
+
+log = structlog.get_logger()
+
+
+def run_daemon(settings: Settings) -> None:
+    """Run until a signal. Any OverlaynetError says why the daemon could not start or go on."""
+    set_up_logs(settings.log_format, settings.log_level)
+    store = open_store(settings.store)
+    prepare_directory("--state-dir", settings.state_dir, 0o700)
+    prepare_directory("--run-dir", settings.run_dir, 0o755)
+    with claim_namespace():
+        host = host_id(settings.state_dir)
+        health = Health()
+        server = HealthServer(health, str(settings.healthz_ip), settings.healthz_port) if settings.healthz_port else None
+        try:
+            asyncio.run(_run(settings, host, store, health))
+        finally:
+            if server is not None:
+                server.close()
+
+
+async def _run(settings: Settings, host: HostId, store: Store, health: Health) -> None:
+    underlay = await choose_underlay(_selection(settings))
+    log.info("underlay chosen", link=underlay.link, public=_shown(underlay))
+    try:
+        try:
+            await store.load()
+        except StoreUnavailableError as unavailable:
+            log.warning(str(unavailable))
+        async with await NetlinkKernel.open() as kernel:
+            engine = UdpEngine()
+            reconciler = Reconciler(_host_settings(settings, host, underlay))
+            driver = Driver(host, reconciler, store, kernel, engine, health, settings.subnet_file)
+            _end_on_signals(driver, release=settings.release_on_exit)
+            async with serving(settings.run_dir, driver.status):
+                failure = await driver.run()
+            await asyncio.to_thread(engine.apply, None)
+    finally:
+        await store.aclose()
+    notify("STOPPING=1")
+    log.info("stopped")
+    if failure is not None:
+        raise failure
+
+
+def _end_on_signals(driver: Driver, *, release: bool) -> None:
+    """The first SIGTERM or SIGINT asks for an end, the second has its default effect."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        notify("STOPPING=1")
+        driver.stop(release=release)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+def _selection(settings: Settings) -> Selection:
+    reach = None
+    if settings.iface_can_reach:
+        try:
+            reach = ip_address(settings.iface_can_reach)
+        except ValueError:
+            raise ConfigError("--iface-can-reach", settings.iface_can_reach, "must be an IP address") from None
+    return Selection(
+        iface=settings.iface,
+        iface_regex=settings.iface_regex,
+        can_reach=reach,
+        public_ipv4=settings.public_ip,
+        public_ipv6=settings.public_ipv6,
+    )
+
+
+def _host_settings(settings: Settings, host: HostId, underlay: ChosenUnderlay) -> HostSettings:
+    return HostSettings(
+        host=host,
+        underlay=underlay.link,
+        public_ipv4=underlay.public_ipv4,
+        public_ipv6=underlay.public_ipv6,
+        local_ipv4=underlay.local_ipv4,
+        local_ipv6=underlay.local_ipv6,
+        ttl_s=settings.ttl_s,
+        renew_margin_s=settings.renew_margin_s,
+        previous=_previous(settings.subnet_file),
+        enable_forwarding=settings.ip_forward,
+    )
+
+
+def _previous(path: Path) -> Subnets | None:
+    """The subnets in the subnet.env of an earlier run."""
+    try:
+        env = parse_subnet_env(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        log.warning("earlier subnet.env is passed over", path=str(path), why=str(error))
+        return None
+    return None if env.v4_subnet is None and env.v6_subnet is None else Subnets(env.v4_subnet, env.v6_subnet)
+
+
+def _shown(underlay: ChosenUnderlay) -> str:
+    return ", ".join(str(address) for address in (underlay.public_ipv4, underlay.public_ipv6) if address is not None)

@@ -1,0 +1,56 @@
+"""The daemon's settings, as its flags and environment give them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Literal
+
+from overlaynet.errors import ConfigError
+
+DEFAULT_TTL_S = 86_400.0
+_LONGEST_TTL_S = 10 * 365 * 86_400.0
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one daemon was told at its start. Times are in seconds."""
+
+    store: str
+    state_dir: Path
+    run_dir: Path
+    subnet_file: Path
+    iface: tuple[str, ...] = ()
+    iface_regex: tuple[str, ...] = ()
+    iface_can_reach: str = ""
+    public_ip: IPv4Address | None = None
+    public_ipv6: IPv6Address | None = None
+    ttl_s: float = DEFAULT_TTL_S
+    renew_margin_s: float | None = None
+    healthz_ip: IPv4Address | IPv6Address = IPv4Address("0.0.0.0")  # noqa: S104, RUF009  # flannel's default; off while the port is 0
+    healthz_port: int = 0
+    release_on_exit: bool = False
+    ip_forward: bool = True
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def parse_span(flag: str, text: str, *, unit: str = "") -> float:
+    """The seconds in a text such as `90`, `90s`, `10m`, `24h`; `unit` is that of a bare number. ConfigError: it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if match is None:
+        raise ConfigError(flag, text, "must be a span of time such as 90s, 10m or 24h")
+    return float(match[1]) * _UNITS[match[2] or unit]
+
+
+def check_spans(ttl_s: float, renew_margin_s: float | None) -> None:
+    """ConfigError: the lease's TTL or the margin before its end cannot be."""
+    if not 1 <= ttl_s <= _LONGEST_TTL_S:
+        raise ConfigError("--subnet-lease-ttl", f"{ttl_s:g}s", "must be from 1s to 3650d")
+    if renew_margin_s is not None and not 0 < renew_margin_s < ttl_s:
+        raise ConfigError(
+            "--subnet-lease-renew-margin", f"{renew_margin_s:g}s", f"must be above 0 and below the lease's TTL, {ttl_s:g}s"
+        )

@@ -1,0 +1,79 @@
+"""What a host keeps between runs: its random identity, in the state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+from overlaynet.errors import ConfigError
+from overlaynet.model.lease import HostId
+
+_HOST_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def prepare_directory(flag: str, path: Path, mode: int) -> None:
+    """Make the directory with `mode` if it is missing. ConfigError: it cannot be used."""
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(flag, str(path), f"the directory cannot be made: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(flag, str(path), "the directory is not writable")
+
+
+def host_id(state_dir: Path) -> HostId:
+    """This host's identity, made at the first call. ConfigError: the file holds something else, or cannot be written."""
+    path = state_dir / "host-id"
+    for _ in range(2):
+        try:
+            text = path.read_text().strip()
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                _write_new(path, secrets.token_hex(16) + "\n")
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("--state-dir", str(path), f"cannot be read: {error}") from None
+        if not _HOST_ID.fullmatch(text):
+            raise ConfigError(
+                "--state-dir", str(path), "must hold 32 hexadecimal digits: restore it, or remove it for a new identity"
+            )
+        return HostId(text)
+    raise ConfigError("--state-dir", str(path), "appears and vanishes: who else uses this directory?")
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file of mode 0600 that is there whole or not at all. FileExistsError: it is there already."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_durably(draft, text, 0o600)
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ConfigError("--state-dir", str(path), f"cannot be written: {error.strerror}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, text: str, mode: int) -> None:
+    """Write `text` to a new file and wait until it is on the disk. OSError: it could not be done."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, mode)
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def replace_file(path: Path, text: str, mode: int) -> None:
+    """Replace the file at `path` in one step; its folder is made (0755) if missing. OSError: it could not be done."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        write_durably(draft, text, mode)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""The packet engine as the daemon drives it: a configuration in, counters out. Packets never come here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from overlaynet.model.dataplane import PumpConfig
+
+if TYPE_CHECKING:
+    from overlaynet._core import Pump
+
+
+class UdpEngine:
+    """The engine of the `udp` backend: a TUN device, a UDP socket, and a thread between them."""
+
+    def __init__(self) -> None:
+        self._pump: Pump | None = None
+        self._config: PumpConfig | None = None
+
+    def apply(self, config: PumpConfig | None) -> None:
+        """Bring the engine to `config`; None: stop it. While link, socket and MTU stay the same, only its tables change, and no
+        packet is lost. DataplaneError: it could not be done, and the engine is stopped.
+        """
+        if self._pump is not None and (config is None or not self._carries(config)):
+            pump, self._pump = self._pump, None
+            pump.stop()
+        if config is None:
+            return
+        if self._pump is None:
+            from overlaynet._core import Pump
+
+            pump = Pump(tun=config.link, bind=(str(config.listen), config.port), mtu=config.mtu)
+            _configure(pump, config)
+            pump.start()
+            self._pump = pump
+        else:
+            _configure(self._pump, config)
+        self._config = config
+
+    def counters(self) -> dict[str, object]:
+        """Packets, bytes and drops so far; nothing while the engine is stopped."""
+        return {} if self._pump is None else dict(self._pump.counters())
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine ended by itself, or None."""
+        return None if self._pump is None else self._pump.failure
+
+    def _carries(self, config: PumpConfig) -> bool:
+        """Whether the running engine can take `config` without being made anew."""
+        before = self._config
+        return (
+            before is not None
+            and self.failure is None
+            and (before.link, before.listen, before.port, before.mtu) == (config.link, config.listen, config.port, config.mtu)
+        )
+
+
+def _configure(pump: Pump, config: PumpConfig) -> None:
+    pump.configure(
+        networks=[str(prefix) for prefix in config.networks],
+        local=[str(prefix) for prefix in config.local],
+        addresses=[str(address) for address in config.addresses],
+        peers=[([str(prefix) for prefix in peer.subnets], str(peer.address), peer.port) for peer in config.peers],
+    )
