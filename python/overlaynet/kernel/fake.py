@@ -420,17 +420,13 @@ class FakeKernel:
         if name is None or (name not in self._links and name not in self._lower):
             raise _Refused(errno.ENODEV, f"there is no link {name}")
         up = self._links[name].up if name in self._links else self._lower[name].up
-        if not up:
-            raise _Refused(errno.ENETDOWN)
         if item.gateway is None or item.onlink:
+            if not up:
+                raise _Refused(errno.ENETDOWN)
             return
         lower = self._lower.get(name)
-        reached = lower is not None and any(
-            item.gateway in _prefix(address, length)
-            for address, length in lower.addresses
-            if address.version == item.gateway.version
-        )
-        if not reached:
+        near = [] if lower is None or not up else [_prefix(*entry) for entry in lower.addresses]
+        if not any(Family.of(prefix) is Family.of(item.gateway) and item.gateway in prefix for prefix in near):
             unreachable = errno.ENETUNREACH if item.prefix.version == 4 else errno.EHOSTUNREACH
             raise _Refused(unreachable, "the gateway is not a neighbour on that link")
 

@@ -18,7 +18,7 @@ from overlaynet.kernel import messages
 from overlaynet.kernel.namespace import NamespaceThread
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.kernel.rtnetlink import Message, Record, RouteSocket
-from overlaynet.model.addresses import Address, Family, Mtu
+from overlaynet.model.addresses import Address, Family, LinkIndex, Mtu
 
 _IFA_F_TEMPORARY = 0x01
 _IFA_F_DEPRECATED = 0x20
@@ -273,7 +273,7 @@ async def _default_routes(connection: RouteSocket, family: int) -> list[Record]:
     ]
 
 
-async def _route_to(connection: RouteSocket, target: Address, names: dict[int, str]) -> tuple[str, Address | None] | None:
+async def _route_to(connection: RouteSocket, target: Address, names: dict[LinkIndex, str]) -> tuple[str, Address | None] | None:
     family = Family.of(target)
     asked = Message("route", {"family": messages.FAMILIES[family], "dst_len": family.bits}, (("RTA_DST", str(target)),))
     try:
