@@ -53,8 +53,9 @@ class _Attributes(msgspec.Struct, frozen=True):
     public_ip: str = msgspec.field(name="PublicIP", default="")
     public_ipv6: str | None = msgspec.field(name="PublicIPv6", default=None)
     backend_type: str = msgspec.field(name="BackendType", default="")
-    backend_data: msgspec.Raw | None = msgspec.field(name="BackendData", default=None)
-    backend_v6_data: msgspec.Raw | None = msgspec.field(name="BackendV6Data", default=None)
+    # An empty Raw stands for a missing field: msgspec takes a union with Raw for the other member alone.
+    backend_data: msgspec.Raw = msgspec.field(name="BackendData", default=msgspec.Raw())
+    backend_v6_data: msgspec.Raw = msgspec.field(name="BackendV6Data", default=msgspec.Raw())
 
 
 _DECODER = msgspec.json.Decoder(_Attributes)
@@ -94,9 +95,9 @@ def decode_attributes(text: bytes) -> LeaseAttributes:
     )
 
 
-def _raw(value: msgspec.Raw | None) -> bytes | None:
-    text = None if value is None else bytes(value)
-    return None if text == b"null" else text
+def _raw(value: msgspec.Raw) -> bytes | None:
+    text = bytes(value)
+    return None if text in (b"", b"null") else text
 
 
 @dataclass(frozen=True, slots=True)
