@@ -1,0 +1,83 @@
+"""What a backend hands over: for each peer what makes it reachable or why nothing can, and all of a host's objects together."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from overlaynet.model.addresses import Mtu
+from overlaynet.model.dataplane import PumpConfig
+from overlaynet.model.host import HostSettings
+from overlaynet.model.kernel import KernelObject, Underlay
+from overlaynet.model.lease import Lease, LeaseAttributes
+from overlaynet.model.network import NetworkConfig
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPlan:
+    """The objects of one peer, and in a few words the way that packets to it take."""
+
+    objects: tuple[KernelObject, ...]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing is written for a peer; `why` names what stands in the way, its value, and what would be right."""
+
+    why: str
+
+
+Outcome: TypeAlias = PeerPlan | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a host holds whoever its peers are. `mtu` is for containers, in bytes of inner packet; `pump` lacks the peers."""
+
+    objects: tuple[KernelObject, ...]
+    mtu: Mtu
+    pump: PumpConfig | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """Everything that a host's kernel and packet engine should hold.
+
+    `owners` maps a peer's subnets, as text, to the keys of its objects, and `paths` to the way of its packets; a peer of the
+    packet engine has no objects of its own. `refused` are the peers for which nothing is written, with the reason.
+    """
+
+    objects: tuple[KernelObject, ...]
+    pump: PumpConfig | None
+    mtu: Mtu
+    refused: tuple[tuple[Lease, str], ...] = ()
+    owners: Mapping[str, tuple[Hashable, ...]] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """One way of carrying packets between hosts, settled on a network and a host."""
+
+    def attributes(self) -> LeaseAttributes:
+        """What this host publishes. ConfigError: the host lacks what the backend needs."""
+
+    def base(self, own: Lease, underlay: Underlay) -> Base:
+        """What is held whoever the peers are."""
+
+    def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:
+        """What makes `peer` reachable, or why nothing does."""
+
+    def pump(self, base: Base, peers: tuple[Lease, ...]) -> PumpConfig | None:
+        """The packet engine's configuration with `peers`; None for a backend whose packets the kernel carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network and a host: what every backend is made of."""
+
+    config: NetworkConfig
+    settings: HostSettings

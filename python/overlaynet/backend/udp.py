@@ -1,0 +1,85 @@
+"""udp: inner IP packets in UDP datagrams, carried by the packet engine through a TUN device (flannel's udp wire form).
+
+The TUN holds one route for the whole network, whoever the peers are: which peer a packet goes to is the engine's table, so the
+kernel's part does not change with leases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
+
+from overlaynet.backend.host import host_objects, local_address, public_address
+from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
+from overlaynet.errors import ConfigError
+from overlaynet.model.addresses import Family, Mtu
+from overlaynet.model.dataplane import PumpConfig, PumpPeer
+from overlaynet.model.kernel import LinkAddress, Route, TunLink, Underlay
+from overlaynet.model.lease import Lease, LeaseAttributes
+
+TUN_NAME = "ovl-udp"
+
+_UDP_HEADER_BYTES = 8  # RFC 768
+
+_QUEUE_PACKETS = 1_000
+"""The TUN's transmit queue. The engine reads in batches; flannel's 500 overflow under one fast TCP stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class UdpBackend:
+    """udp on one host. `port` is every host's."""
+
+    place: Place
+    port: int
+
+    @property
+    def outer(self) -> Family:
+        """The family of the datagrams: IPv4 where the underlay has it."""
+        return Family.IPV4 if self.place.settings.local_ipv4 is not None else Family.IPV6
+
+    def attributes(self) -> LeaseAttributes:
+        """The public addresses; flannel's udp publishes no type and no data. ConfigError: the network has IPv6 subnets."""
+        if self.place.config.v6 is not None:
+            raise ConfigError("EnableIPv6", "true", "the udp backend carries IPv4 only: disable IPv6, or use vxlan or host-gw")
+        local_address(self.place, self.outer)
+        settings = self.place.settings
+        return LeaseAttributes(settings.public_ipv4, settings.public_ipv6)
+
+    def base(self, own: Lease, underlay: Underlay) -> Base:
+        """The TUN with the network's route, and the engine without peers."""
+        mtu = Mtu(underlay.mtu - self.outer.header_bytes - _UDP_HEADER_BYTES)
+        objects = host_objects(self.place)
+        objects.append(TunLink(TUN_NAME, mtu, _QUEUE_PACKETS))
+        subnet, half = own.subnets.v4, self.place.config.v4
+        if subnet is None or half is None:
+            return Base(tuple(objects), mtu)
+        base_address = subnet.network_address
+        objects += [LinkAddress(TUN_NAME, base_address), Route(half.network, link=TUN_NAME)]
+        listen = local_address(self.place, self.outer)
+        pump = PumpConfig(TUN_NAME, listen, self.port, mtu, (half.network,), (subnet,), (base_address,))
+        return Base(tuple(objects), mtu, pump)
+
+    def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:  # noqa: ARG002
+        """No objects: the engine's table has the peer. Any backend type is taken, as flannel's udp does."""
+        address = peer.attributes.public(self.outer)
+        if address is None:
+            return Refused(f"no public IPv{self.outer.value} address")
+        if address == public_address(self.place, self.outer):
+            return Refused(f"public address {address} is this host's own")
+        return PeerPlan((), f"udp {address}:{self.port}")
+
+    def pump(self, base: Base, peers: tuple[Lease, ...]) -> PumpConfig | None:
+        """The engine with `peers`, in the order of their subnets."""
+        if base.pump is None:
+            return None
+        table = []
+        for peer in peers:
+            address = peer.attributes.public(self.outer)
+            if address is not None and peer.subnets.v4 is not None:
+                table.append(PumpPeer((peer.subnets.v4,), address, self.port))
+        return replace(base.pump, peers=tuple(sorted(table, key=_first_subnet)))
+
+
+def _first_subnet(peer: PumpPeer) -> tuple[int, int]:
+    prefix = peer.subnets[0]
+    return (int(prefix.network_address) if isinstance(prefix, IPv4Network) else 0, prefix.prefixlen)

@@ -1,0 +1,133 @@
+"""vxlan: Ethernet frames in UDP by the kernel's VXLAN device (RFC 7348), one device for each family of the overlay.
+
+A peer needs three entries, flannel's: a route to its subnet through the subnet's own base address, the link-layer address of
+that address (the peer's device), and the underlay address to which frames for that link-layer address go. Nothing is flooded.
+With DirectRouting a peer that is a neighbour on the underlay gets one plain route in their place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from overlaynet.backend.host import host_objects, local_address, own_subnet, public_address, route_metric
+from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
+from overlaynet.errors import ConfigError, StoreDataError
+from overlaynet.model.addresses import Family, MacAddress, Mtu, Vni
+from overlaynet.model.dataplane import PumpConfig
+from overlaynet.model.kernel import FdbEntry, KernelObject, LinkAddress, Neighbour, Route, Sysctl, Underlay, VxlanLink
+from overlaynet.model.lease import HostId, Lease, LeaseAttributes
+from overlaynet.model.lease_text import VxlanData, decode_vxlan_data, encode_vxlan_data
+from overlaynet.model.network import VxlanOptions
+
+_INNER_BYTES = 8 + 8 + 14
+"""What stands between the outer and the inner IP header: UDP (RFC 768), VXLAN (RFC 7348 section 5) and Ethernet headers."""
+
+
+def link_name(vni: Vni, family: Family) -> str:
+    """The name of the device that carries the overlay of `family`; at most 13 bytes."""
+    return f"ovl.{vni}" if family is Family.IPV4 else f"ovl6.{vni}"
+
+
+def vtep_mac(host: HostId, vni: Vni, family: Family) -> MacAddress:
+    """The device's link-layer address, made of the host's identity, so that a device made again is the one that peers know."""
+    return MacAddress.from_random(hashlib.sha256(f"{host}/vxlan/{vni}/{family.value}".encode()).digest()[:6])
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanBackend:
+    """vxlan on one host."""
+
+    place: Place
+    options: VxlanOptions
+
+    def attributes(self) -> LeaseAttributes:
+        """The public addresses, and for each family the VNI and the device's link-layer address."""
+        data: dict[Family, bytes] = {}
+        for half in self.place.config.families:
+            local_address(self.place, half.family)
+            mac = vtep_mac(self.place.settings.host, self.options.vni, half.family)
+            data[half.family] = encode_vxlan_data(VxlanData(self.options.vni, mac))
+        settings = self.place.settings
+        return LeaseAttributes(settings.public_ipv4, settings.public_ipv6, "vxlan", data.get(Family.IPV4), data.get(Family.IPV6))
+
+    def _mtu(self, family: Family, underlay: Underlay) -> Mtu:
+        outer = self.options.mtu if self.options.mtu is not None else underlay.mtu
+        mtu = Mtu(outer - family.header_bytes - _INNER_BYTES)
+        if mtu < family.minimum_mtu:
+            raise ConfigError(
+                "Backend.MTU", outer, f"leaves {mtu} bytes for IPv{family.value}, which needs {family.minimum_mtu}: raise it"
+            )
+        return mtu
+
+    def base(self, own: Lease, underlay: Underlay) -> Base:
+        """The devices with their addresses.
+
+        A device's outer source is the underlay's own address, never the public one: behind address translation that is nobody's
+        here, and the kernel drops every packet that should leave from it.
+        """
+        objects = host_objects(self.place)
+        mtus: list[Mtu] = []
+        for half in self.place.config.families:
+            family = half.family
+            name = link_name(self.options.vni, family)
+            mtus.append(self._mtu(family, underlay))
+            objects.append(
+                VxlanLink(
+                    name=name,
+                    vni=self.options.vni,
+                    underlay=underlay.link,
+                    local=local_address(self.place, family),
+                    port=self.options.port,
+                    mtu=mtus[-1],
+                    mac=vtep_mac(self.place.settings.host, self.options.vni, family),
+                    learning=self.options.learning,
+                    gbp=self.options.gbp,
+                )
+            )
+            objects.append(Sysctl(f"ipv6/conf/{name}/accept_ra", "0", link=name))
+            subnet = own_subnet(own, family)
+            if subnet is not None:
+                objects.append(LinkAddress(name, subnet.network_address))
+        return Base(tuple(objects), min(mtus))
+
+    def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:  # noqa: ARG002
+        """Three entries in each family, or one where the peer is a neighbour and DirectRouting is on."""
+        if peer.attributes.backend_type != "vxlan":
+            return Refused(f"backend is {peer.attributes.backend_type or 'udp'!r}, this network's is 'vxlan'")
+        objects: list[KernelObject] = []
+        ways: list[str] = []
+        for half in self.place.config.families:
+            family = half.family
+            subnet, public = peer.subnets.of(family), peer.attributes.public(family)
+            if subnet is None:
+                continue
+            if public is None:
+                return Refused(f"no public IPv{family.value} address")
+            if public == public_address(self.place, family):
+                return Refused(f"public address {public} is this host's own")
+            try:
+                data = decode_vxlan_data(peer.attributes.data(family))
+            except StoreDataError as error:
+                return Refused(str(error))
+            if data.vni != self.options.vni:
+                return Refused(f"VNI is {data.vni}, this network's is {self.options.vni}")
+            if data.mac == vtep_mac(self.place.settings.host, self.options.vni, family):
+                return Refused(f"VTEP MAC {data.mac} is this host's own")
+            metric = route_metric(family)
+            if self.options.direct_routing and underlay.reaches_directly(public):
+                objects.append(Route(subnet, link=underlay.link, gateway=public, metric=metric))
+                ways.append(f"direct via {public}")
+                continue
+            name, base = link_name(self.options.vni, family), subnet.network_address
+            objects += [
+                Neighbour(name, base, data.mac),
+                FdbEntry(name, data.mac, public),
+                Route(subnet, link=name, gateway=base, onlink=True, metric=metric),
+            ]
+            ways.append(f"vxlan {public}")
+        return PeerPlan(tuple(objects), ", ".join(ways))
+
+    def pump(self, base: Base, peers: tuple[Lease, ...]) -> PumpConfig | None:  # noqa: ARG002
+        """None: the kernel carries the packets."""
+        return None

@@ -1,0 +1,98 @@
+"""The difference between what a kernel should hold and what it holds, as operations.
+
+Both sides are sets of values. A value has a key, which says which object it is, and fields, which say what it is like; comparing
+by key alone would miss a peer whose address changed while nobody watched. So for each wanted object there are four cases:
+
+    equal to what was seen        nothing
+    its key was seen as ours      Put(wanted, replaces=seen): replace exactly what was seen, nothing newer
+    its key was seen as foreign   a conflict: shown, never written, never fought
+    its key was not seen          Put(wanted): create exclusively, so that a foreign entry made meanwhile survives
+
+and what is ours, was seen and is not wanted is deleted, if the caller says that the wanted side is complete. Sysctls are never
+taken back: what they were before is not known, and others may have come to rely on them.
+
+Order. Objects lean on one another: an address on its link, a route on its link and its gateway's neighbour entry. Puts go in the
+order of kinds and deletes in reverse, after all puts, so that a peer that moves is reachable by its new entries before the old
+ones go. A link's own sysctls follow the link, since they exist with it.
+
+A link that has to be replaced may be made again by the kernel adapter, and what stood on it is gone then, silently. This function
+does not guess: entries on it that were seen equal are left, and the caller observes again after every operation on a link; they
+are missing then, and put. Equal sides give no operation at all, which is what makes a restart invisible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from overlaynet.model.kernel import (
+    Delete,
+    FdbEntry,
+    KernelObject,
+    LinkAddress,
+    Neighbour,
+    ObjectKind,
+    Observation,
+    Operation,
+    Put,
+    Route,
+    Sysctl,
+    TunLink,
+    VxlanLink,
+    describe,
+    in_order,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What to do, in order, and what stands in the way: the keys of wanted objects with a text that shows the foreign entry."""
+
+    operations: tuple[Operation, ...]
+    conflicts: tuple[tuple[Hashable, str], ...] = ()
+
+
+def link_of(item: KernelObject) -> str | None:
+    """The name of the link on which `item` stands; None for links themselves and for what stands on none."""
+    match item:
+        case LinkAddress() | Neighbour() | FdbEntry() | Route() | Sysctl():
+            return item.link
+        case _:
+            return None
+
+
+def diff(wanted: Iterable[KernelObject], observation: Observation, *, complete: bool) -> Difference:
+    """The operations that bring what was observed to what is wanted; `complete` allows deletes."""
+    seen = {item.key: item for item in observation.objects}
+    foreign = dict(observation.foreign)
+    keys: set[Hashable] = set()
+    puts: list[Put] = []
+    conflicts: dict[Hashable, str] = {}
+    lost_links: dict[str, str] = {}
+    for item in sorted(wanted, key=_rank):
+        key = item.key
+        keys.add(key)
+        have = seen.get(key)
+        link = link_of(item)
+        if have is None and key in foreign:
+            conflicts[key] = foreign[key]
+            if isinstance(item, VxlanLink | TunLink):
+                lost_links[item.name] = foreign[key]
+        elif link is not None and link in lost_links:
+            conflicts[key] = f"its link {link} is somebody else's: {lost_links[link]}"
+        elif have != item:
+            puts.append(Put(item, replaces=have))
+    deletes: list[Delete] = []
+    if complete:
+        stale = [
+            item
+            for key, item in seen.items()
+            if key not in keys and item.kind is not ObjectKind.SYSCTL and link_of(item) not in lost_links
+        ]
+        deletes = [Delete(item) for item in reversed(in_order(stale))]
+    return Difference((*sorted(puts, key=lambda put: _rank(put.object)), *deletes), tuple(conflicts.items()))
+
+
+def _rank(item: KernelObject) -> tuple[float, str]:
+    after_its_link = isinstance(item, Sysctl) and item.link is not None
+    return (ObjectKind.LINK + 0.5 if after_its_link else item.kind, describe(item))

@@ -1,0 +1,183 @@
+"""Holding a lease: claim, renew, update, and begin again when it is lost.
+
+What this host believes rests on its own clock: a grant counts from the moment at which its request was *sent*, less a margin, so
+the belief ends before the store can give the subnet away. When it has ended nothing is taken down: forwarding goes on, the lease
+is called expired, and renewing goes on until the store says yes or no.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from overlaynet.errors import AddressInUseError, ConflictError, LeaseLostError, StoreError, SubnetsExhaustedError
+from overlaynet.model.host import HostSettings
+from overlaynet.model.lease import Grant, Lease, LeaseAttributes, Subnets
+from overlaynet.model.network import NetworkConfig
+from overlaynet.model.snapshot import Snapshot
+from overlaynet.reconcile.actions import ClaimSubnet, ReleaseLease, RenewLease, Stop, UpdateLease
+from overlaynet.reconcile.allocate import choose
+from overlaynet.reconcile.backoff import Backoff
+from overlaynet.reconcile.journal import Journal
+
+_CLOCK_MARGIN_S = 1.0
+"""How long before its end a lease stops being believed in; less where the TTL is short."""
+
+_Request = Literal["claim", "renew", "update", "release"]
+
+
+@dataclass(slots=True)
+class LeaseHolder:
+    """This host's hold on its lease. `own` is the lease held now or last; the kernel is kept by it until there is another."""
+
+    journal: Journal
+    settings: HostSettings
+    backoff: Backoff
+    grant: Grant | None = None
+    own: Lease | None = None
+    error: StoreError | None = None
+    _sent_at: float = 0.0
+    _request: _Request | None = None
+    _attempt: int = 0
+    _failures: int = 0
+    _not_before: float = 0.0
+    _check: bool = False
+    _given_up: bool = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._request is not None
+
+    @property
+    def ends_at(self) -> float | None:
+        """When this host stops believing in its lease; None: it holds none, or one without end."""
+        if self.grant is None or math.isinf(self.grant.ttl_s):
+            return None
+        return self._sent_at + self.grant.ttl_s - min(_CLOCK_MARGIN_S, self.grant.ttl_s / 10)
+
+    def expired(self, now: float) -> bool:
+        """Whether a lease is held by name only."""
+        ends_at = self.ends_at
+        return ends_at is not None and now >= ends_at
+
+    @property
+    def _renew_at(self) -> float | None:
+        if self.grant is None or math.isinf(self.grant.ttl_s):
+            return None
+        ttl = self.grant.ttl_s
+        margin = self.settings.renew_margin_s
+        if margin is None:
+            margin = min(3600.0, ttl * 2 / 3)
+        return self._sent_at + max(0.0, min(ttl / 3, ttl - margin))
+
+    def deadline(self, attributes: LeaseAttributes | None) -> float | None:
+        """When `step` has something to do; `attributes` are those that should be published."""
+        if self._request is not None or self._given_up or attributes is None:
+            return None
+        if self.grant is None or self._check or self.grant.lease.attributes != attributes:
+            return self._not_before
+        renew_at = self._renew_at
+        return None if renew_at is None else max(renew_at, self._not_before)
+
+    def step(self, config: NetworkConfig, attributes: LeaseAttributes, seen: Snapshot, now: float) -> None:
+        """Send the request that is due, if any."""
+        due = self.deadline(attributes)
+        if due is None or now < due:
+            return
+        if self.expired(now):
+            self.journal.trouble(
+                "lease-expired", "lease", "the lease has expired by this host's clock: forwarding goes on, renewing"
+            )
+        if self.grant is None:
+            self._claim(config, attributes, seen, now)
+        elif self._check or now >= (self._renew_at or math.inf):
+            self._request, self._check = "renew", False
+            self.journal.act(RenewLease(self.grant))
+        else:
+            self._request = "update"
+            self.journal.act(UpdateLease(self.grant, attributes))
+
+    def _claim(self, config: NetworkConfig, attributes: LeaseAttributes, seen: Snapshot, now: float) -> None:
+        settings = self.settings if self.own is None else replace(self.settings, previous=self.own.subnets)
+        try:
+            choice = choose(config, settings, seen.leases, self._attempt)
+        except (AddressInUseError, SubnetsExhaustedError) as error:
+            self._refused_claim(error, now)
+            return
+        self._request = "claim"
+        self.journal.act(ClaimSubnet(choice.subnets, attributes, self.settings.ttl_s, seen, takes_over=choice.takes_over))
+
+    def granted(self, grant: Grant, sent_at: float) -> None:
+        """The request was answered with `grant`."""
+        request, self._request = self._request, None
+        self._failures, self._attempt, self._not_before, self.error = 0, 0, 0.0, None
+        self._sent_at = sent_at
+        before, self.grant, self.own = self.own, grant, grant.lease
+        self.journal.over("lease", "lease", "the lease is in order again")
+        self.journal.over("lease-expired", "lease", "the lease is held again")
+        if request == "claim":
+            self.journal.say("info", "lease-held", f"lease {grant.lease.subnets} held")
+            if before is not None and before.subnets != grant.lease.subnets:
+                self.journal.say(
+                    "error",
+                    "subnet-changed",
+                    f"this host's subnet has changed from {before.subnets} to {grant.lease.subnets}: "
+                    "containers with addresses of the old one must be made again",
+                )
+
+    def refused(self, error: StoreError, now: float) -> None:
+        """The request was answered with `error`."""
+        request, self._request = self._request, None
+        if request == "claim":
+            self._refused_claim(error, now)
+            return
+        self._wait(now)
+        if isinstance(error, LeaseLostError):
+            self.journal.trouble("lease", "lease", f"{error}; claiming again", level="error")
+            self.grant, self._not_before, self._attempt, self._check = None, now, 0, False
+            return
+        self.error = error
+        self.journal.trouble("lease", "lease", f"lease not renewed: {error}; trying again")
+
+    def _refused_claim(self, error: StoreError, now: float) -> None:
+        self.error = error
+        if isinstance(error, AddressInUseError | SubnetsExhaustedError) and self.own is None:
+            self._given_up = True
+            self.journal.say("error", "lease", str(error))
+            self.journal.act(Stop(error))
+            return
+        if isinstance(error, ConflictError):
+            self._attempt += 1
+        self._wait(now)
+        self.journal.trouble("lease", "lease", f"no lease yet: {error}; trying again")
+
+    def _wait(self, now: float) -> None:
+        self._failures += 1
+        self._not_before = now + self.backoff.delay_s(self._failures)
+
+    def look_at(self, stored: Lease | None) -> None:
+        """Compare with what the store shows at this host's subnets; a doubt is settled by a renewal."""
+        if self.grant is None:
+            return
+        if stored is None or (stored.owner is not None and stored.owner != self.settings.host):
+            self._check = True
+        elif stored.attributes != self.grant.lease.attributes:
+            self.grant = replace(self.grant, lease=self.grant.lease.with_attributes(stored.attributes))
+
+    def release(self) -> None:
+        """Give the lease back, if one is held and no request is under way."""
+        if self.grant is not None and self._request is None:
+            self._request = "release"
+            self.journal.act(ReleaseLease(self.grant))
+
+    def released(self, error: StoreError | None) -> None:
+        """The lease was given back, or could not be."""
+        self._request, self.grant = None, None
+        if error is not None:
+            self.journal.say("warning", "lease", f"lease not given back: {error}: it ends with its time")
+
+    def holds(self, subnets: Subnets) -> bool:
+        """Whether these are the subnets that this host has, or had last."""
+        return self.own is not None and self.own.subnets == subnets

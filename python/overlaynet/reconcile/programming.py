@@ -1,0 +1,224 @@
+"""Keeping the kernel: what it should hold, what it is believed to hold, and the operations between the two.
+
+One kernel action is under way at a time: observe, compute the difference, program, and take the answers over into what is
+believed. Belief is renewed by a full observation at the start, after every operation on a link or an address (both can take other
+entries along, silently), after a failure, after the kernel said that something changed, and every few minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from overlaynet.backend import DesiredState
+from overlaynet.errors import KernelError, KernelPermissionError
+from overlaynet.model.kernel import (
+    Delete,
+    KernelObject,
+    ObjectKind,
+    Observation,
+    Operation,
+    Put,
+    Scope,
+    TunLink,
+    Underlay,
+    VxlanLink,
+    describe,
+)
+from overlaynet.model.status import PeerState
+from overlaynet.reconcile.actions import Observe, Program
+from overlaynet.reconcile.backoff import Backoff
+from overlaynet.reconcile.diff import diff
+from overlaynet.reconcile.journal import Journal
+from overlaynet.reconcile.retrying import Retries
+
+RESYNC_S = 300.0
+_SPACING_S = 0.05
+"""The least time between two observations that changes of the kernel bring about."""
+
+_ROUNDS = 3
+"""After so many rounds everything of the first desired state was attempted, even if others keep changing things."""
+
+
+@dataclass(slots=True)
+class KernelKeeper:
+    """The kernel's side of one host. `settled`: everything wanted was attempted since there was something to want."""
+
+    journal: Journal
+    backoff: Backoff
+    underlay: Underlay | None = None
+    warnings: tuple[str, ...] = ()
+    settled: bool = False
+    sent: int = 0
+    fatal: KernelError | None = None
+    links_made: set[str] = field(default_factory=set)
+    _wanted: DesiredState | None = None
+    _wanted_by_key: dict[Hashable, KernelObject] = field(default_factory=dict)
+    _scope: Scope | None = None
+    _asked_scope: Scope | None = None
+    _observed_scope: Scope | None = None
+    _believed: dict[Hashable, KernelObject] = field(default_factory=dict)
+    _foreign: tuple[tuple[Hashable, str], ...] = ()
+    _conflicts: dict[Hashable, str] = field(default_factory=dict)
+    _retries: Retries = field(init=False)
+    _observe_at: float | None = 0.0
+    _observing: bool = False
+    _programming: bool = False
+    _dirty: bool = False
+    _again: bool = False
+    _failures: int = 0
+    _rounds: int = 0
+
+    def __post_init__(self) -> None:
+        self._retries = Retries(self.backoff)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an action is under way."""
+        return self._observing or self._programming
+
+    @property
+    def deadline(self) -> float | None:
+        """When to look again."""
+        return None if self.busy else self._observe_at
+
+    @property
+    def conflicts(self) -> tuple[str, ...]:
+        """What of somebody else's stands in the way, a line each."""
+        return tuple(sorted(set(self._conflicts.values())))
+
+    def want(self, state: DesiredState, scope: Scope) -> None:
+        """From now on the kernel should hold `state`; what may be ours is in `scope`."""
+        self.look(scope)
+        self._wanted = state
+        self._wanted_by_key = {item.key: item for item in state.objects}
+        self._dirty = True
+
+    def look(self, scope: Scope) -> None:
+        """From now on what may be ours is in `scope`: observe it before anything else."""
+        if scope != self._scope:
+            self._scope, self._observe_at = scope, 0.0
+
+    def step(self, now: float) -> None:
+        """Observe or program, if either is due."""
+        if self.busy or self._scope is None:
+            return
+        if self._observe_at is not None and now >= self._observe_at:
+            self._observing, self._again, self._observe_at = True, False, None
+            self._asked_scope = self._scope
+            self.journal.act(Observe(self._scope))
+        elif self._dirty and self._wanted is not None and self.underlay is not None and self._observed_scope == self._scope:
+            self._program(self._wanted, now)
+
+    def _program(self, wanted: DesiredState, now: float) -> None:
+        self._dirty = False
+        believed = Observation(frozenset(self._believed.values()), self.underlay, self._foreign)
+        difference = diff(wanted.objects, believed, complete=True)
+        self._note_conflicts(dict(difference.conflicts))
+        operations = tuple(one for one in difference.operations if self._retries.may_write(one.object.key, now))
+        held_back = [one for one in difference.operations if not self._retries.may_write(one.object.key, now)]
+        if held_back:
+            self._observe_by(min(self._retries.not_before(one.object.key) for one in held_back))
+        if operations:
+            self._programming = True
+            self.sent += len(operations)
+            self.journal.act(Program(operations))
+        else:
+            self.settled = True
+
+    def _note_conflicts(self, conflicts: dict[Hashable, str]) -> None:
+        for key in self._conflicts.keys() - conflicts.keys():
+            self.journal.over("conflict", repr(key), f"no longer in the way: {self._conflicts[key]}")
+        for key, text in conflicts.items():
+            if key not in self._conflicts:
+                item = self._wanted_by_key.get(key)
+                name = describe(item) if item is not None else str(key)
+                self.journal.trouble(
+                    "conflict", repr(key), f"left alone, somebody else's entry is in the place of {name}: {text}"
+                )
+        self._conflicts = conflicts
+
+    def observed(self, observation: Observation, now: float) -> None:
+        """Take over what the kernel holds."""
+        self._observing, self._failures, self._observed_scope = False, 0, self._asked_scope
+        self.journal.over("observe", "kernel", "the kernel can be read again")
+        self._believed = {item.key: item for item in observation.objects}
+        self._foreign = observation.foreign
+        for warning in observation.warnings:
+            if warning not in self.warnings:
+                self.journal.say("warning", "kernel-setting", warning)
+        self.warnings = observation.warnings
+        if observation.underlay is None:
+            name = self._observed_scope.underlay if self._observed_scope else ""
+            self.journal.trouble("underlay", "link", f"underlay link {name} is missing: what the kernel holds is left as it is")
+        else:
+            self.journal.over("underlay", "link", f"underlay link {observation.underlay.link} is there again")
+        self.underlay = observation.underlay
+        self._dirty = True
+        self._retries.keep({*self._wanted_by_key, *self._believed}, now)
+        self._observe_at = now + (_SPACING_S if self._again else 1.0 if observation.underlay is None else RESYNC_S)
+
+    def observation_failed(self, error: KernelError, now: float) -> None:
+        """Observe again, later."""
+        self._observing = False
+        self._failures += 1
+        self._observe_at = now + self.backoff.delay_s(self._failures)
+        self.journal.trouble("observe", "kernel", f"{error}; trying again")
+        if isinstance(error, KernelPermissionError):
+            self.fatal = error
+
+    def changed(self, now: float) -> None:
+        """Somebody, perhaps we ourselves, changed something that concerns us: look again soon."""
+        if self._observing:
+            self._again = True
+        self._observe_by(now + _SPACING_S)
+
+    def programmed(self, results: tuple[tuple[Operation, KernelError | None], ...], now: float) -> None:
+        """Take the kernel's answers over."""
+        self._programming = False
+        self._rounds += 1
+        self._dirty = True
+        for operation, error in results:
+            item = operation.object
+            self._retries.wrote(item.key, now, error)
+            if error is None:
+                self._succeeded(operation)
+                if item.kind in {ObjectKind.LINK, ObjectKind.ADDRESS}:
+                    self._observe_by(now)
+                continue
+            self.journal.trouble("kernel", describe(item), f"{error}; trying again")
+            if isinstance(error, KernelPermissionError) and item.kind is not ObjectKind.SYSCTL:
+                self.fatal = error
+            self._observe_by(self._retries.not_before(item.key))
+        if self._rounds >= _ROUNDS:
+            self.settled = True
+
+    def _succeeded(self, operation: Operation) -> None:
+        item = operation.object
+        self.journal.over("kernel", describe(item), f"written: {describe(item)}")
+        match operation:
+            case Put():
+                self._believed[item.key] = item
+                if isinstance(item, VxlanLink | TunLink):
+                    self.links_made.add(item.name)
+            case Delete():
+                self._believed.pop(item.key, None)
+
+    def _observe_by(self, when: float) -> None:
+        self._observe_at = when if self._observe_at is None else min(self._observe_at, when)
+
+    def holds(self, key: Hashable) -> bool:
+        """Whether the kernel is believed to hold the object with this key as wanted."""
+        return key in self._believed and self._believed[key] == self._wanted_by_key.get(key)
+
+    def state_of(self, keys: tuple[Hashable, ...]) -> tuple[PeerState, str]:
+        """The state of a peer that needs the objects with `keys`, and for any but programmed the reason."""
+        for key in keys:
+            if key in self._conflicts:
+                return "conflict", self._conflicts[key]
+        missing = [key for key in keys if not self.holds(key)]
+        for key in missing:
+            trouble = self._retries.trouble(key)
+            if trouble:
+                return "failed", trouble
+        return ("pending", "about to be written") if missing else ("programmed", "")

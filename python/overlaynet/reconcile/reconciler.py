@@ -1,0 +1,264 @@
+"""The reconciler: events in, actions out, `now` a parameter; no I/O, no clock, no chance.
+
+Four parts, each the keeper of one outside thing with its own retries: the store (`following`), the lease (`holding`), the
+kernel (`programming`) and the packet engine (`pumping`). This module hands each event to the part that it concerns and then lets
+every part take its next step. All of it is level-triggered: a step looks at what is wanted and what is known, never at which
+event came, so a lost or repeated event costs time and nothing else.
+
+    no config ---> no lease ---> lease held, kernel being written ---> ready ---> stopping
+        wait          claim        observe, diff, program               follow      release, stop the engine
+
+Nothing is removed from a kernel before a whole snapshot with a valid configuration was seen and the lease is held. From then on
+an unreachable store, an expired lease or a configuration that is not valid changes nothing in the kernel; the status says so. A
+lease that is lost is claimed again, and until one is held the kernel is kept by the last.
+
+Starting from the last good snapshot before the store answers, giving up a revoked subnet at once, and next-hop objects have their
+places here: an event that loads a snapshot, `LeaseHolder.look_at`, and the backend's objects.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from overlaynet.backend import DesiredState, attributes, desired
+from overlaynet.errors import ConfigError, LeaseLostError
+from overlaynet.model.addresses import Address
+from overlaynet.model.host import HostSettings
+from overlaynet.model.kernel import LinkAddress, Scope, Sysctl, Underlay
+from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
+from overlaynet.model.network import NetworkConfig, SubnetEnv
+from overlaynet.model.peers import AcceptedPeers, accept_peers
+from overlaynet.model.status import Status
+from overlaynet.reconcile.actions import Action, AnnounceReady, PublishSubnetEnv, Stop
+from overlaynet.reconcile.backoff import Backoff
+from overlaynet.reconcile.events import (
+    Event,
+    KernelChanged,
+    KernelObserved,
+    LeaseGranted,
+    LeaseRefused,
+    LeaseReleased,
+    ObservationFailed,
+    Programmed,
+    PumpConfigured,
+    PumpFailed,
+    SnapshotLoaded,
+    StopRequested,
+    StoreChanged,
+    StoreFailed,
+    TimerFired,
+)
+from overlaynet.reconcile.following import StoreFollower
+from overlaynet.reconcile.holding import LeaseHolder
+from overlaynet.reconcile.journal import Journal
+from overlaynet.reconcile.picture import picture
+from overlaynet.reconcile.programming import KernelKeeper
+from overlaynet.reconcile.pumping import PumpKeeper
+
+
+class Reconciler:
+    """One host's decisions. Hand it events, take its actions, call it again at `next_deadline`."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        self.settings = settings
+        self.journal = Journal()
+        self.store = StoreFollower(self.journal, Backoff(f"{settings.host}/store"))
+        self.lease = LeaseHolder(self.journal, settings, Backoff(f"{settings.host}/lease"))
+        self.kernel = KernelKeeper(self.journal, Backoff(f"{settings.host}/kernel", most_s=30.0))
+        self.pump = PumpKeeper(self.journal, Backoff(f"{settings.host}/pump"))
+        self.state: DesiredState | None = None
+        self.accepted = AcceptedPeers((), ())
+        self.ready = False
+        self._refusals: set[tuple[str, str]] = set()
+        self._published: SubnetEnv | None = None
+        self._attributes: LeaseAttributes | None = None
+        self._checked: NetworkConfig | None = None
+        self._made_of: tuple[Lease, Underlay] | None = None
+        self._stale = True
+        self._started = False
+        self._stopping: StopRequested | None = None
+        self._stopped = False
+
+    def handle(self, event: Event, now: float) -> None:
+        """Take in what has happened at `now`, and decide."""
+        match event:
+            case SnapshotLoaded(snapshot):
+                self.store.loaded_snapshot(snapshot, now)
+                self._look_at_own()
+                self._stale = True
+            case StoreChanged(changes):
+                touched = self.store.changed(changes)
+                self._stale = self._stale or bool(touched)
+                if any(self.lease.holds(subnets) for subnets in touched):
+                    self._look_at_own()
+            case StoreFailed(error):
+                self.store.failed(error, now)
+            case LeaseGranted(grant, sent_at):
+                self.lease.granted(grant, sent_at)
+            case LeaseRefused(error):
+                if isinstance(error, LeaseLostError) and self.lease.own is not None:
+                    self.store.forget(self.lease.own.subnets, self.settings.host)
+                self.lease.refused(error, now)
+            case LeaseReleased(released_error):
+                self.lease.released(released_error)
+            case KernelObserved(observation):
+                self.kernel.observed(observation, now)
+            case ObservationFailed(kernel_error):
+                self.kernel.observation_failed(kernel_error, now)
+            case KernelChanged():
+                self.kernel.changed(now)
+            case Programmed(results):
+                self.kernel.programmed(results, now)
+            case PumpConfigured(trouble):
+                self.pump.configured(trouble, now)
+            case PumpFailed(why):
+                self.pump.failed(why, now)
+                self.kernel.changed(now)
+            case TimerFired():
+                self._started = True
+            case StopRequested():
+                self._stopping = event
+            case _:
+                assert_never(event)
+        self._step(now)
+
+    def take_actions(self) -> list[Action]:
+        """What is to be done, in order, since the last call."""
+        return self.journal.take()
+
+    def next_deadline(self) -> float | None:
+        """When to hand in `TimerFired`, at the latest; None: only another event changes anything."""
+        if self._stopped or self._stopping is not None:
+            return None
+        moments = [self.store.deadline, self.kernel.deadline, self.pump.deadline]
+        if self.store.loaded:
+            moments.append(self.lease.deadline(self._attributes))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def status(self, now: float) -> Status:
+        """This host's whole picture at `now`."""
+        return picture(self, now)
+
+    def _step(self, now: float) -> None:
+        if self._stopped:
+            return
+        if self._stopping is not None:
+            self._wind_up(self._stopping)
+            return
+        if not self._started:
+            return
+        self.store.step(now)
+        self._check_config()
+        config = self.store.config
+        if config is not None and self._attributes is not None and self.store.loaded:
+            self.lease.step(self.store.claims or config, self._attributes, self.store.snapshot, now)
+        self._renew_picture(config)
+        self.kernel.step(now)
+        self._keep_pump(now)
+        if self.kernel.fatal is not None and not self.ready:
+            self._stopped = True
+            self.journal.act(Stop(self.kernel.fatal))
+            return
+        self._announce(config)
+
+    def _check_config(self) -> None:
+        """Find out once for each configuration whether this host can serve it."""
+        config = self.store.config
+        if config is None or config is self._checked:
+            return
+        self._checked = config
+        try:
+            self._attributes = attributes(config, self.settings)
+        except ConfigError as error:
+            self.journal.say("error", "network-invalid", f"network configuration cannot be used on this host: {error}; waiting")
+            self.store.reject_config()
+
+    def _look_at_own(self) -> None:
+        if self.lease.own is not None and self.store.loaded:
+            self.lease.look_at(self.store.lease_on(self.lease.own.subnets))
+
+    def _renew_picture(self, config: NetworkConfig | None) -> None:
+        """Compute the desired state anew if anything that it is made of has changed and the kernel is free to take it."""
+        own, underlay = self.lease.own, self.kernel.underlay
+        if config is None or own is None or not self.store.loaded:
+            self.kernel.look(Scope(self.settings.underlay))
+            return
+        if self.kernel.busy or underlay is None:
+            return
+        made_of = (own, underlay)
+        if not self._stale and made_of == self._made_of:
+            return
+        self._stale, self._made_of = False, made_of
+        accepted = accept_peers(config, own.subnets, self._own_addresses(underlay), self.store.leases)
+        try:
+            state = desired(config, self.settings, own, accepted.peers, underlay)
+        except ConfigError as error:
+            self.journal.trouble("network-invalid", "desired", f"{error}; what the kernel holds is left as it is", level="error")
+            return
+        self._tell_refusals(accepted, state)
+        self.accepted, self.state = accepted, state
+        sysctls = tuple(item.path for item in state.objects if isinstance(item, Sysctl))
+        self.kernel.want(state, Scope(self.settings.underlay, config.networks, sysctls))
+
+    def _own_addresses(self, underlay: Underlay) -> tuple[Address, ...]:
+        settings = self.settings
+        given = (settings.public_ipv4, settings.public_ipv6, settings.local_ipv4, settings.local_ipv6)
+        return (*(address for address in given if address is not None), *underlay.addresses)
+
+    def _tell_refusals(self, accepted: AcceptedPeers, state: DesiredState) -> None:
+        refusals = [(one.lease, one.why) for one in accepted.refused] + list(state.refused)
+        said = {(str(lease.subnets), why) for lease, why in refusals}
+        for name, why in sorted(said - self._refusals):
+            self.journal.trouble("peer-refused", f"{name} {why}", f"peer {name} refused: {why}")
+        for name, why in sorted(self._refusals - said):
+            self.journal.over("peer-refused", f"{name} {why}", f"peer {name} is no longer refused")
+        for warning in state.warnings:
+            if self.state is None or warning not in self.state.warnings:
+                self.journal.say("error", "backend", warning)
+        self._refusals = said
+
+    def _keep_pump(self, now: float) -> None:
+        made, self.kernel.links_made = self.kernel.links_made, set()
+        for name in made:
+            self.pump.link_made(name)
+        config = None if self.state is None else self.state.pump
+        if config is None or self.state is None:
+            return
+        link_keys = [item.key for item in self.state.objects if getattr(item, "name", None) == config.link]
+        link_keys += [item.key for item in self.state.objects if isinstance(item, LinkAddress) and item.link == config.link]
+        self.pump.want(config, has_link=all(self.kernel.holds(key) for key in link_keys))
+        self.pump.step(now)
+
+    def _announce(self, config: NetworkConfig | None) -> None:
+        """Publish subnet.env and readiness once both can be vouched for."""
+        if config is None or self.state is None or self.lease.grant is None or not self.kernel.settled or self.kernel.busy:
+            return
+        if self.state.pump is not None and not self.pump.attempted:
+            return
+        env = self._subnet_env(config, self.lease.grant.lease.subnets, self.state)
+        if env != self._published:
+            self._published = env
+            self.journal.act(PublishSubnetEnv(env))
+        if not self.ready:
+            self.ready = True
+            self.journal.act(AnnounceReady())
+
+    def _subnet_env(self, config: NetworkConfig, own: Subnets, state: DesiredState) -> SubnetEnv:
+        v4, v6 = config.v4, config.v6
+        return SubnetEnv(
+            v4_network=v4.network if v4 is not None and v4.network.version == 4 else None,
+            v4_subnet=own.v4 if v4 is not None else None,
+            v6_network=v6.network if v6 is not None and v6.network.version == 6 else None,
+            v6_subnet=own.v6 if v6 is not None else None,
+            mtu=state.mtu,
+            ip_masquerade=self.settings.ip_masquerade,
+        )
+
+    def _wind_up(self, request: StopRequested) -> None:
+        """Give the lease back if asked to, stop the engine, and end when nothing is under way. The kernel's part stays."""
+        if request.release:
+            self.lease.release()
+        self.pump.stop()
+        if not (self.lease.busy or self.pump.busy or self.kernel.busy):
+            self._stopped = True
+            self.journal.act(Stop())

@@ -1,0 +1,75 @@
+"""When each kernel object may be written again.
+
+An object whose write failed waits for a growing span. So does one that has to be written again and again although the kernel
+accepted it: somebody else keeps removing it, or the kernel keeps it in another form; the first few times are free, since a link
+that is made again takes all that stood on it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from overlaynet.errors import KernelError
+from overlaynet.reconcile.backoff import Backoff
+
+_FREE_WRITES = 4
+_CALM_S = 5.0
+"""Writes of one object further apart than this have nothing to do with one another."""
+
+
+@dataclass(slots=True)
+class _History:
+    writes: int = 0
+    failures: int = 0
+    last_at: float = 0.0
+    not_before: float = 0.0
+    why: str = ""
+
+
+@dataclass(slots=True)
+class Retries:
+    """The histories of objects by key; only those that are young or in trouble are kept."""
+
+    backoff: Backoff
+    _histories: dict[Hashable, _History] = field(default_factory=dict)
+
+    def may_write(self, key: Hashable, now: float) -> bool:
+        """Whether the object's time has come."""
+        history = self._histories.get(key)
+        return history is None or now >= history.not_before
+
+    def not_before(self, key: Hashable) -> float:
+        """When the object's time comes."""
+        history = self._histories.get(key)
+        return 0.0 if history is None else history.not_before
+
+    def wrote(self, key: Hashable, now: float, error: KernelError | None) -> None:
+        """Note an answer of the kernel."""
+        history = self._histories.setdefault(key, _History())
+        if now - history.last_at > _CALM_S and not history.failures:
+            history.writes = 0
+        history.last_at = now
+        if error is None:
+            history.writes += 1
+            history.failures, history.why = 0, ""
+            excess = history.writes - _FREE_WRITES
+            history.not_before = now + self.backoff.delay_s(excess) if excess > 0 else 0.0
+        else:
+            history.failures += 1
+            history.why = str(error)
+            history.not_before = now + self.backoff.delay_s(history.failures)
+
+    def trouble(self, key: Hashable) -> str:
+        """Why the last write failed, or an empty text."""
+        history = self._histories.get(key)
+        return "" if history is None else history.why
+
+    def keep(self, keys: Iterable[Hashable], now: float) -> None:
+        """Forget the histories of all but `keys`, and those that are calm."""
+        kept = set(keys)
+        self._histories = {
+            key: history
+            for key, history in self._histories.items()
+            if key in kept and (history.failures or now - history.last_at <= _CALM_S)
+        }
