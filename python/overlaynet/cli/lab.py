@@ -93,6 +93,8 @@ def _row(name: str) -> dict[str, object]:
 def exec_(name: str, member: str, command: tuple[str, ...]) -> None:
     """Run a command inside host1, pod1, ... and end with its exit code."""
     system.require("ip")
+    # click leaves a `--` that follows the first argument in place.
+    command = command[1:] if command[0] == "--" else command
     arguments = system.enter(labs.Lab.open(name).plan.member(member), *command)
     sys.stdout.flush()
     os.execvp(arguments[0], arguments)  # noqa: S606 - the command takes this process's place, so its exit code is ours
