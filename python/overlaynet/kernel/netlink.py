@@ -17,9 +17,10 @@ from overlaynet.kernel import messages
 from overlaynet.kernel.messages import LinkView
 from overlaynet.kernel.monitor import Filter, Monitor
 from overlaynet.kernel.namespace import NamespaceThread, create_tun, read_sysctl, write_sysctl
-from overlaynet.kernel.observation import names_of, rp_filter_warnings, see_underlay, sort_links, sort_route, sysctl
+from overlaynet.kernel.observation import names_of, see_underlay, sort_links, sort_route
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.kernel.rtnetlink import ASK, CREATE, REPLACE, Message, Record, RouteSocket
+from overlaynet.kernel.sysctls import rp_filter_warnings, seen_sysctl
 from overlaynet.model.addresses import LinkIndex
 from overlaynet.model.kernel import (
     Delete,
@@ -350,7 +351,7 @@ def _silence_link_local(name: str) -> None:
 
 def _seen_sysctl(path: str) -> Sysctl | None:
     value = read_sysctl(path)
-    return None if value is None else sysctl(path, value)
+    return None if value is None else seen_sysctl(path, value)
 
 
 def _sorted(foreign: list[tuple[Hashable, str]]) -> tuple[tuple[Hashable, str], ...]:

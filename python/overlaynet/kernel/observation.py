@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 from overlaynet.kernel import messages
 from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.model.addresses import LinkIndex
-from overlaynet.model.kernel import ROUTE_PROTOCOL, KernelObject, ObjectKind, Route, Scope, Sysctl, Underlay
+from overlaynet.model.kernel import ROUTE_PROTOCOL, KernelObject, ObjectKind, Route, Scope, Underlay
 
 if TYPE_CHECKING:
     from overlaynet.kernel.messages import LinkView
     from overlaynet.kernel.rtnetlink import Record
-
-STRICT = "1"
 
 
 def names_of(links: Iterable[LinkView]) -> dict[LinkIndex, str]:
@@ -74,24 +72,4 @@ def see_underlay(
         up=view.up,
         addresses=tuple(own),
         onlink=tuple(prefix for prefix in onlink if not prefix.is_link_local),
-    )
-
-
-def sysctl(path: str, value: str) -> Sysctl:
-    """A sysctl that was read; those of a link of ours (`ipv4/conf/LINK/...`) carry its name."""
-    parts = path.split("/")
-    return Sysctl(path, value, parts[2] if len(parts) > 3 and is_our_link(parts[2]) else None)
-
-
-def rp_filter_warnings(values: Mapping[str, str | None]) -> tuple[str, ...]:
-    """A line for each link whose reverse path filter is strict (Documentation/networking/ip-sysctl.rst).
-
-    `values` maps link names, and `all`, to their `rp_filter`; the larger of a link's own and `all` counts.
-    """
-    overall = values.get("all") or "0"
-    return tuple(
-        f"net.ipv4.conf.{name}.rp_filter is {STRICT} (strict): packets that arrive on {name} are dropped when their source is "
-        f"routed elsewhere; set it to 2 (loose) or 0"
-        for name, value in values.items()
-        if name != "all" and value is not None and max(value, overall) == STRICT
     )

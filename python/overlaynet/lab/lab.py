@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from overlaynet.control.client import ask
 from overlaynet.errors import LabError
 from overlaynet.lab import links, system
 from overlaynet.lab.daemons import Daemon, Start, marker
@@ -66,6 +67,29 @@ class Lab:
         finally:
             for start in starts:
                 start.close()
+
+    def unmet(self) -> list[str]:
+        """What is missing until every daemon has attempted every other host as a peer: a line for each missing pair."""
+        missing = []
+        for host in self.plan.hosts:
+            status = ask(self.files.host(host).run, "status")["status"]
+            states = {peer["public_address"]: peer["state"] for peer in status["peers"]}
+            for other in self.plan.hosts:
+                state = states.get(str(other.address.ip), "unknown")
+                if other is not host and state in ("unknown", "pending"):
+                    missing.append(f"{host.name} to {other.name}: {state}")
+        return missing
+
+    def await_peers(self, deadline: float) -> None:
+        """Return when every daemon knows every other host. LabError: `deadline` (time.monotonic) came first.
+
+        A daemon is ready once it did its part for the peers that were there when it started; those that started a moment later
+        come to it as changes.
+        """
+        while missing := self.unmet():
+            if time.monotonic() > deadline:
+                raise LabError(f"lab {self.plan.name}: the daemons do not find each other: {'; '.join(missing[:5])}")
+            time.sleep(0.02)
 
     def stop_daemon(self, host: Host) -> None:
         """Stop this host's daemon and return when it has ended; what it programmed stays."""
@@ -126,6 +150,7 @@ def up(
                 progress("daemons")
                 asyncio.run(_configure(lab))
                 lab.start_daemons(plan.hosts)
+                lab.await_peers(time.monotonic() + READY_S)
             progress("pods")
             _attach_pods(lab, lock, leased=daemons)
         except BaseException:

@@ -47,6 +47,9 @@ def parse_lease_key(text: str) -> Subnets:
     return subnets
 
 
+_NOTHING = msgspec.Raw(b"null")
+
+
 class _Attributes(msgspec.Struct, frozen=True):
     """The stored value, in flannel's field order."""
 
