@@ -91,7 +91,9 @@ class Driver:
     def status(self) -> Status:
         """This host's picture now."""
         status = self._reconciler.status(boot_time())
-        return dataclasses.replace(status, kernel_writes=self._kernel.writes, counters=self._engine.counters())
+        return dataclasses.replace(
+            status, store=self._store.traits.name, kernel_writes=self._kernel.writes, counters=self._engine.counters()
+        )
 
     async def run(self) -> OverlaynetError | None:
         """Run until `Stop`; why the daemon cannot go on, or None."""

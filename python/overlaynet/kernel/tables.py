@@ -55,6 +55,7 @@ class Refused(Exception):  # noqa: N818 - the fake kernel makes a KernelError of
 class Lower:
     """A link that is not ours: an underlay, or one of another kind with one of our names."""
 
+    index: LinkIndex
     mtu: Mtu
     up: bool
     kind: str
