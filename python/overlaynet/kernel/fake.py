@@ -16,7 +16,7 @@ from typing import assert_never
 from overlaynet.errors import KernelBusyError, KernelError, KernelPermissionError
 from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.kernel.sysctls import rp_filter_warnings, seen_sysctl
-from overlaynet.kernel.tables import SYSCTLS, Refused, Tables
+from overlaynet.kernel.tables import SYSCTLS, RefusedError, Tables
 from overlaynet.model.addresses import Address
 from overlaynet.model.kernel import (
     Delete,
@@ -65,7 +65,7 @@ class FakeKernel:
         """Everything in `scope` that is ours, and what is in its way. KernelError: an injected one."""
         if self._observe_faults:
             number = self._observe_faults.pop(0)
-            raise _error(Refused(number), "observe", f"network of {scope.underlay}")
+            raise _error(RefusedError(number), "observe", f"network of {scope.underlay}")
         objects: list[KernelObject] = [*self._tables.links.values(), *self._tables.addresses.values()]
         objects += [*self._tables.neighbours.values(), *self._tables.fdb.values()]
         objects += [
@@ -110,7 +110,7 @@ class FakeKernel:
                     case _:
                         assert_never(operation)
                 results.append(None)
-            except Refused as refused:
+            except RefusedError as refused:
                 results.append(_error(refused, action, describe(operation.object)))
         return results
 
@@ -240,14 +240,14 @@ class FakeKernel:
                 fault.skip -= 1
                 continue
             fault.times -= 1
-            raise Refused(fault.errno, "injected")
+            raise RefusedError(fault.errno, "injected")
 
     def _notify(self) -> None:
         for listener in self._listeners:
             listener.set()
 
 
-def _error(refused: Refused, action: str, key: str) -> KernelError:
+def _error(refused: RefusedError, action: str, key: str) -> KernelError:
     match refused.number:
         case errno.EBUSY | errno.ENOBUFS | errno.EAGAIN | errno.EINTR:
             return KernelBusyError(refused.number, action, key, refused.detail)

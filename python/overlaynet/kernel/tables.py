@@ -42,7 +42,7 @@ _LINK_SYSCTLS = (
 )
 
 
-class Refused(Exception):  # noqa: N818 - the fake kernel makes a KernelError of it
+class RefusedError(Exception):
     """The kernel's answer to an operation that it does not carry out."""
 
     def __init__(self, number: int, detail: str = "") -> None:
@@ -78,7 +78,7 @@ class Tables:
         self._indices = 1
 
     def put(self, item: KernelObject, replaces: bool) -> None:
-        """Make the object; without `replaces` only if nothing is there. Refused: the kernel would refuse it."""
+        """Make the object; without `replaces` only if nothing is there. RefusedError: the kernel would refuse it."""
         match item:
             case VxlanLink() | TunLink():
                 self._put_link(item, replaces)
@@ -89,7 +89,7 @@ class Tables:
                     # IPv6 knows an address on a link once, whatever its prefix length (net/ipv6/addrconf.c, ipv6_add_addr).
                     for other in self.addresses.values():
                         if (other.link, other.address) == (item.link, item.address):
-                            raise Refused(errno.EEXIST)
+                            raise RefusedError(errno.EEXIST)
                 self.addresses[item.key] = item
             case Neighbour():
                 self._require_link(item.link)
@@ -103,7 +103,7 @@ class Tables:
                 self._put_route(item, replaces)
             case Sysctl():
                 if item.path not in self.sysctls:
-                    raise Refused(errno.ENOENT, f"/proc/sys/net/{item.path} is missing")
+                    raise RefusedError(errno.ENOENT, f"/proc/sys/net/{item.path} is missing")
                 self.sysctls[item.path] = item.value
             case _:
                 assert_never(item)
@@ -143,7 +143,7 @@ class Tables:
         self._require_our_link(item.name)
         there = self.links.get(item.name)
         if there is not None and not replaces:
-            raise Refused(errno.EEXIST)
+            raise RefusedError(errno.EEXIST)
         if there is not None and _changes_in_place(there, item):
             self._require_mtu(item)
             self.links[item.name] = item
@@ -165,21 +165,21 @@ class Tables:
         if isinstance(item, VxlanLink) and item.mtu > self._largest_mtu(item):
             # The real kernel makes the device with the largest MTU that fits and then refuses to raise it.
             self.links[item.name] = dataclasses.replace(item, mtu=self._largest_mtu(item), up=False)
-            raise Refused(errno.EINVAL, f"MTU {item.mtu} is more than the link below can carry, or too little")
+            raise RefusedError(errno.EINVAL, f"MTU {item.mtu} is more than the link below can carry, or too little")
 
     def _require_vxlan(self, item: VxlanLink) -> None:
         if item.underlay not in self.lower:
-            raise Refused(errno.ENODEV, f"there is no link {item.underlay}")
+            raise RefusedError(errno.ENODEV, f"there is no link {item.underlay}")
         for other in self.links.values():
             if not isinstance(other, VxlanLink):
                 continue
             same = (other.vni, other.port, other.local.version, other.gbp) == (item.vni, item.port, item.local.version, item.gbp)
             if same and other.name != item.name:
-                raise Refused(errno.EEXIST, f"link {other.name} has VNI {item.vni} on UDP port {item.port} already")
+                raise RefusedError(errno.EEXIST, f"link {other.name} has VNI {item.vni} on UDP port {item.port} already")
 
     def _require_mtu(self, item: Link) -> None:
         if isinstance(item, VxlanLink) and item.mtu > self._largest_mtu(item):
-            raise Refused(errno.EINVAL, f"MTU {item.mtu} is more than the link below can carry, or too little")
+            raise RefusedError(errno.EINVAL, f"MTU {item.mtu} is more than the link below can carry, or too little")
 
     def _largest_mtu(self, item: VxlanLink) -> Mtu:
         # Outer IP header, UDP, VXLAN and inner Ethernet header (include/net/vxlan.h, VXLAN_HEADROOM, VXLAN6_HEADROOM).
@@ -189,9 +189,9 @@ class Tables:
         if item.type == "unicast":
             self._require_reachable(item)
         if item.source is not None and not self._is_local(item.source):
-            raise Refused(errno.EINVAL, "Invalid prefsrc address")
+            raise RefusedError(errno.EINVAL, "Invalid prefsrc address")
         if not replaces and (item.key in self.foreign_routes or item.key in self.routes):
-            raise Refused(errno.EEXIST)
+            raise RefusedError(errno.EEXIST)
         # As the real one, a replacement takes whatever stands there: whoever asks for it must have seen that it is ours.
         self.foreign_routes.pop(item.key, None)
         self.routes[item.key] = item
@@ -199,17 +199,17 @@ class Tables:
     def _require_reachable(self, item: Route) -> None:
         name = item.link
         if name is None or (name not in self.links and name not in self.lower):
-            raise Refused(errno.ENODEV, f"there is no link {name}")
+            raise RefusedError(errno.ENODEV, f"there is no link {name}")
         up = self.links[name].up if name in self.links else self.lower[name].up
         if item.gateway is None or item.onlink:
             if not up:
-                raise Refused(errno.ENETDOWN)
+                raise RefusedError(errno.ENETDOWN)
             return
         lower = self.lower.get(name)
         near = [] if lower is None or not up else [_prefix(*entry) for entry in lower.addresses]
         if not any(Family.of(prefix) is Family.of(item.gateway) and item.gateway in prefix for prefix in near):
             unreachable = errno.ENETUNREACH if item.prefix.version == 4 else errno.EHOSTUNREACH
-            raise Refused(unreachable, "the gateway is not a neighbour on that link")
+            raise RefusedError(unreachable, "the gateway is not a neighbour on that link")
 
     def _is_local(self, address: Address) -> bool:
         return any(entry.address == address for entry in self.addresses.values()) or any(
@@ -218,20 +218,20 @@ class Tables:
 
     def _require_link(self, name: str) -> None:
         if name not in self.links:
-            raise Refused(errno.ENODEV, f"there is no link {name}")
+            raise RefusedError(errno.ENODEV, f"there is no link {name}")
 
     def _require_our_link(self, name: str) -> None:
         lower = self.lower.get(name)
         if lower is not None:
-            raise Refused(errno.EEXIST, f"link {name} is of kind {lower.kind}, not ours")
+            raise RefusedError(errno.EEXIST, f"link {name} is of kind {lower.kind}, not ours")
 
     def _require_fdb_link(self, item: FdbEntry) -> None:
         self._require_link(item.link)
         link = self.links[item.link]
         if isinstance(link, TunLink):
-            raise Refused(errno.EOPNOTSUPP)
+            raise RefusedError(errno.EOPNOTSUPP)
         if link.local.version != item.destination.version:
-            raise Refused(errno.EAFNOSUPPORT)
+            raise RefusedError(errno.EAFNOSUPPORT)
 
     def _drop_link(self, name: str) -> None:
         del self.links[name]
@@ -324,7 +324,7 @@ class Tables:
 
 def _require_new(item: KernelObject, table: Container[Hashable], replaces: bool) -> None:
     if not replaces and item.key in table:
-        raise Refused(errno.EEXIST)
+        raise RefusedError(errno.EEXIST)
 
 
 def _drop(table: dict[Hashable, _T], picks: Callable[[_T], bool]) -> None:
