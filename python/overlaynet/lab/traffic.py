@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlaynet.errors import LabError
+from overlaynet.lab import file_server
 from overlaynet.lab.lab import Lab
 from overlaynet.lab.system import enter
 
@@ -82,8 +83,8 @@ def move_file(lab: Lab, source: str, destination: str, *, size_bytes: int = 256 
     try:
         sent = _random_file(scratch / "sent", size_bytes)
         address = lab.pod_address(source)
-        arguments = ["-u", "-m", "http.server", "--bind", address, "--directory", str(scratch), str(_HTTP_PORT)]
-        with serving(lab, source, [sys.executable, *arguments], "Serving HTTP"):
+        server = [sys.executable, "-m", file_server.__name__, address, str(_HTTP_PORT), str(scratch)]
+        with serving(lab, source, server, file_server.SERVES):
             received = scratch / "received"
             url = f"http://{address}:{_HTTP_PORT}/sent"
             done = lab.run(
