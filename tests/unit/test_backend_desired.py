@@ -1,0 +1,203 @@
+"""What each backend wants a host to hold, as golden text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+import pytest
+
+from overlaynet.backend import attributes, desired
+from overlaynet.backend.vxlan import vtep_mac
+from overlaynet.errors import ConfigError
+from overlaynet.model.addresses import Family, LinkIndex, MacAddress, Mtu, Vni
+from overlaynet.model.kernel import Underlay, describe
+from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
+from overlaynet.model.lease_text import VxlanData, decode_vxlan_data, encode_vxlan_data
+from overlaynet.model.network import NetworkConfig, parse_network
+from tests.unit.host_world import HOST, HOST_GW, UDP, VXLAN, peer, settings, subnets
+
+UNDERLAY = Underlay("eth0", LinkIndex(2), Mtu(1500), up=True, onlink=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")))
+OWN = Lease(subnets(1), LeaseAttributes(), HOST)
+DUAL = (
+    b'{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "TYPE"}}'  # one per family
+)
+
+
+def network(text: bytes) -> NetworkConfig:
+    return parse_network(text)[0]
+
+
+def lines(config: NetworkConfig, *peers: Lease, own: Lease = OWN, **changes: object) -> str:
+    state = desired(config, settings(**changes), own, peers, UNDERLAY)
+    return "".join(f"{describe(item)}\n" for item in state.objects)
+
+
+def dual_peer(number: int, backend: str) -> Lease:
+    data = encode_vxlan_data(VxlanData(Vni(1), MacAddress(bytes([2, 0, 0, 0, 0, number]))))
+    both = Subnets(IPv4Network(f"10.5.{number}.0/24"), IPv6Network(f"fd00:5:0:{number}::/64"))
+    public = LeaseAttributes(
+        IPv4Address(f"192.0.2.{number}"),
+        IPv6Address(f"2001:db8::{number}"),
+        backend,
+        data if backend == "vxlan" else None,
+        data if backend == "vxlan" else None,
+    )
+    return Lease(both, public)
+
+
+def test_vxlan_peer_has_three_entries_on_one_device() -> None:
+    assert lines(network(VXLAN), peer(7)) == (
+        "sysctl net/ipv4/ip_forward = 1\n"
+        "sysctl net/ipv6/conf/ovl.1/accept_ra = 0\n"
+        f"link ovl.1 vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472 nolearning mtu 1450 address {vtep_mac(HOST, Vni(1), Family.IPV4)}\n"
+        "address 10.5.1.0/32 dev ovl.1\n"
+        "neighbour 10.5.7.0 lladdr 02:00:00:00:00:07 dev ovl.1 permanent\n"
+        "fdb 02:00:00:00:00:07 dst 192.0.2.7 dev ovl.1 self permanent\n"
+        "route 10.5.7.0/24 via 10.5.7.0 dev ovl.1 onlink\n"
+        "route unreachable 10.5.0.0/16 metric 1048576\n"
+    )
+
+
+def test_vxlan_in_both_families_has_a_device_for_each_and_the_smaller_mtu_for_containers() -> None:
+    config = network(DUAL.replace(b"TYPE", b"vxlan"))
+    six = IPv6Address("2001:db8::1")
+    own = Lease(Subnets(IPv4Network("10.5.1.0/24"), IPv6Network("fd00:5:0:1::/64")), LeaseAttributes(), HOST)
+    text = lines(config, dual_peer(7, "vxlan"), own=own, local_ipv6=six, public_ipv6=six)
+    mac = vtep_mac(HOST, Vni(1), Family.IPV6)
+    assert f"link ovl6.1 vxlan id 1 local 2001:db8::1 dev eth0 dstport 8472 nolearning mtu 1430 address {mac}\n" in text
+    assert "address fd00:5:0:1::/128 dev ovl6.1\n" in text
+    assert "route fd00:5:0:7::/64 via fd00:5:0:7:: dev ovl6.1 metric 1024 onlink\n" in text
+    assert "fdb 02:00:00:00:00:07 dst 2001:db8::7 dev ovl6.1 self permanent\n" in text
+    host = settings(local_ipv6=six, public_ipv6=six)
+    assert desired(config, host, own, (), UNDERLAY).mtu == 1430
+
+
+def test_vxlan_device_sends_from_the_underlays_own_address_behind_translation() -> None:
+    text = lines(network(VXLAN), public_ipv4=IPv4Address("203.0.113.9"))
+    assert " local 192.0.2.1 " in text
+    assert "203.0.113.9" not in text
+
+
+def test_direct_routing_gives_a_plain_route_to_a_neighbour_and_a_tunnel_to_others() -> None:
+    config = network(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}')
+    text = lines(config, peer(7), peer(8, address="198.51.100.8"))
+    assert "route 10.5.7.0/24 via 192.0.2.7 dev eth0\n" in text
+    assert "02:00:00:00:00:07" not in text
+    assert "route 10.5.8.0/24 via 10.5.8.0 dev ovl.1 onlink\n" in text
+
+
+def test_configured_mtu_stands_for_the_underlays() -> None:
+    config = network(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "MTU": 1400}}')
+    assert desired(config, settings(), OWN, (), UNDERLAY).mtu == 1350
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (peer(7, vni=2), "VNI is 2, this network's is 1"),
+        (peer(7, backend="host-gw"), "backend is 'host-gw', this network's is 'vxlan'"),
+        (peer(7, backend="udp"), "backend is 'udp', this network's is 'vxlan'"),
+        (Lease(subnets(7), replace(peer(7).attributes, backend_data=b"[]")), "BackendData"),
+        (Lease(subnets(7), replace(peer(7).attributes, backend_data=None)), "BackendData"),
+        (Lease(subnets(7), replace(peer(7).attributes, public_ipv4=None)), "no public IPv4 address"),
+    ],
+)
+def test_vxlan_peer_that_cannot_be_reached_is_refused_with_the_reason(bad: Lease, why: str) -> None:
+    state = desired(network(VXLAN), settings(), OWN, (bad, peer(8)), UNDERLAY)
+    assert [lease for lease, _ in state.refused] == [bad]
+    assert why in state.refused[0][1]
+    assert list(state.owners) == [str(subnets(8))]
+
+
+def test_two_peers_with_one_mac_address_do_not_share_an_entry() -> None:
+    state = desired(network(VXLAN), settings(), OWN, (peer(7, mac=9), peer(8, mac=9)), UNDERLAY)
+    assert [str(lease.subnets) for lease, _ in state.refused] == ["10.5.8.0-24"]
+    assert len({item.key for item in state.objects}) == len(state.objects)
+
+
+def test_published_mac_is_the_devices_and_does_not_change() -> None:
+    published = attributes(network(VXLAN), settings())
+    assert published == attributes(network(VXLAN), settings())
+    data = decode_vxlan_data(published.backend_data)
+    assert f"address {data.mac}\n" in lines(network(VXLAN))
+    assert data.mac.is_unicast
+    assert data.mac.octets[0] & 2
+    assert published.backend_v6_data is None
+
+
+def test_host_gw_peer_has_one_route_over_the_underlay() -> None:
+    assert lines(network(HOST_GW), peer(7, backend="host-gw")) == (
+        "sysctl net/ipv4/ip_forward = 1\n"
+        "route 10.5.7.0/24 via 192.0.2.7 dev eth0\n"
+        "route unreachable 10.5.0.0/16 metric 1048576\n"
+    )
+    assert desired(network(HOST_GW), settings(), OWN, (), UNDERLAY).mtu == 1500
+
+
+def test_host_gw_in_both_families_is_the_same_with_another_metric() -> None:
+    six = IPv6Address("2001:db8::1")
+    config = network(DUAL.replace(b"TYPE", b"host-gw"))
+    text = lines(config, dual_peer(7, "host-gw"), local_ipv6=six, public_ipv6=six)
+    assert "route fd00:5:0:7::/64 via 2001:db8::7 dev eth0 metric 1024\n" in text
+    assert "route unreachable fd00:5::/48 metric 1048576\n" in text
+
+
+def test_host_gw_refuses_an_off_link_peer_in_one_line() -> None:
+    far = peer(7, backend="host-gw", address="198.51.100.7")
+    state = desired(network(HOST_GW), settings(), OWN, (far, peer(8, backend="host-gw")), UNDERLAY)
+    assert [lease for lease, _ in state.refused] == [far]
+    assert "198.51.100.7 is not on-link at eth0" in state.refused[0][1]
+    assert "\n" not in state.refused[0][1]
+    assert not any("10.5.7.0" in describe(item) for item in state.objects)
+
+
+def test_host_gw_behind_translation_says_so_and_routes_to_nobody() -> None:
+    host = settings(public_ipv4=IPv4Address("203.0.113.9"))
+    state = desired(network(HOST_GW), host, OWN, (peer(7, backend="host-gw"),), UNDERLAY)
+    assert "203.0.113.9 is not eth0's address 192.0.2.1" in state.warnings[0]
+    assert len(state.refused) == 1
+
+
+def test_udp_has_one_route_for_the_whole_network_whoever_the_peers_are() -> None:
+    text = lines(network(UDP), peer(7, backend="udp"), peer(8))
+    assert text == lines(network(UDP)) == (
+        "sysctl net/ipv4/ip_forward = 1\n"
+        "link ovl-udp tun mtu 1472 txqueuelen 1000\n"
+        "address 10.5.1.0/32 dev ovl-udp\n"
+        "route 10.5.0.0/16 dev ovl-udp\n"
+        "route unreachable 10.5.0.0/16 metric 1048576\n"
+    )
+
+
+def test_udp_engine_knows_every_peer_whatever_its_backend() -> None:
+    pump = desired(network(UDP), settings(), OWN, (peer(8), peer(7, backend="udp")), UNDERLAY).pump
+    assert pump is not None
+    assert (str(pump.listen), pump.port, pump.mtu) == ("192.0.2.1", 8285, 1472)
+    assert [(str(one.address), str(one.subnets[0])) for one in pump.peers] == [
+        ("192.0.2.7", "10.5.7.0/24"),
+        ("192.0.2.8", "10.5.8.0/24"),
+    ]
+
+
+def test_udp_over_an_ipv6_underlay_has_a_smaller_mtu() -> None:
+    six = IPv6Address("2001:db8::1")
+    host = settings(local_ipv4=None, public_ipv4=None, local_ipv6=six, public_ipv6=six)
+    state = desired(network(UDP), host, OWN, (), UNDERLAY)
+    assert state.mtu == 1452
+    assert state.pump is not None
+    assert state.pump.listen == six
+
+
+def test_udp_with_ipv6_subnets_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="EnableIPv6.*udp"):
+        attributes(network(DUAL.replace(b"TYPE", b"udp")), settings())
+
+
+def test_family_without_an_underlay_address_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="eth0.*no IPv6 address"):
+        attributes(network(DUAL.replace(b"TYPE", b"vxlan")), settings())
+
+
+def test_forwarding_is_left_alone_if_asked() -> None:
+    assert "forward" not in lines(network(VXLAN), enable_forwarding=False)
