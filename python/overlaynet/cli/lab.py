@@ -95,6 +95,8 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> None:
     system.require("ip")
     # click leaves a `--` that follows the first argument in place.
     command = command[1:] if command[0] == "--" else command
+    if not command:
+        raise click.UsageError(f"lab exec {member}: no command to run")
     arguments = system.enter(labs.Lab.open(name).plan.member(member), *command)
     sys.stdout.flush()
     os.execvp(arguments[0], arguments)  # noqa: S606 - the command takes this process's place, so its exit code is ours
