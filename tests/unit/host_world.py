@@ -102,7 +102,9 @@ class SmallStore:
             for lease in self.leases.values():
                 if lease.owner != host and lease.subnets.overlaps(action.subnets):
                     return LeaseRefused(ConflictError(str(action.subnets), "taken"))
-            for old in [lease.subnets for lease in self.leases.values() if lease.owner == host and lease.subnets != action.subnets]:
+            for old in [
+                lease.subnets for lease in self.leases.values() if lease.owner == host and lease.subnets != action.subnets
+            ]:
                 self.commit(LeaseGone(old))
             lease = Lease(action.subnets, action.attributes, host, created=1_000)
             self.commit(LeasePut(lease))

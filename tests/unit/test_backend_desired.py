@@ -6,7 +6,6 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
-
 from overlaynet.backend import attributes, desired
 from overlaynet.backend.vxlan import vtep_mac
 from overlaynet.errors import ConfigError
@@ -15,6 +14,7 @@ from overlaynet.model.kernel import Underlay, describe
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import VxlanData, decode_vxlan_data, encode_vxlan_data
 from overlaynet.model.network import NetworkConfig, parse_network
+
 from tests.unit.host_world import HOST, HOST_GW, UDP, VXLAN, peer, settings, subnets
 
 UNDERLAY = Underlay("eth0", LinkIndex(2), Mtu(1500), up=True, onlink=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/64")))
@@ -47,10 +47,11 @@ def dual_peer(number: int, backend: str) -> Lease:
 
 
 def test_vxlan_peer_has_three_entries_on_one_device() -> None:
+    mac = vtep_mac(HOST, Vni(1), Family.IPV4)
     assert lines(network(VXLAN), peer(7)) == (
         "sysctl net/ipv4/ip_forward = 1\n"
         "sysctl net/ipv6/conf/ovl.1/accept_ra = 0\n"
-        f"link ovl.1 vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472 nolearning mtu 1450 address {vtep_mac(HOST, Vni(1), Family.IPV4)}\n"
+        f"link ovl.1 vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472 nolearning mtu 1450 address {mac}\n"
         "address 10.5.1.0/32 dev ovl.1\n"
         "neighbour 10.5.7.0 lladdr 02:00:00:00:00:07 dev ovl.1 permanent\n"
         "fdb 02:00:00:00:00:07 dst 192.0.2.7 dev ovl.1 self permanent\n"
@@ -128,9 +129,7 @@ def test_published_mac_is_the_devices_and_does_not_change() -> None:
 
 def test_host_gw_peer_has_one_route_over_the_underlay() -> None:
     assert lines(network(HOST_GW), peer(7, backend="host-gw")) == (
-        "sysctl net/ipv4/ip_forward = 1\n"
-        "route 10.5.7.0/24 via 192.0.2.7 dev eth0\n"
-        "route unreachable 10.5.0.0/16 metric 1048576\n"
+        "sysctl net/ipv4/ip_forward = 1\nroute 10.5.7.0/24 via 192.0.2.7 dev eth0\nroute unreachable 10.5.0.0/16 metric 1048576\n"
     )
     assert desired(network(HOST_GW), settings(), OWN, (), UNDERLAY).mtu == 1500
 
@@ -161,12 +160,16 @@ def test_host_gw_behind_translation_says_so_and_routes_to_nobody() -> None:
 
 def test_udp_has_one_route_for_the_whole_network_whoever_the_peers_are() -> None:
     text = lines(network(UDP), peer(7, backend="udp"), peer(8))
-    assert text == lines(network(UDP)) == (
-        "sysctl net/ipv4/ip_forward = 1\n"
-        "link ovl-udp tun mtu 1472 txqueuelen 1000\n"
-        "address 10.5.1.0/32 dev ovl-udp\n"
-        "route 10.5.0.0/16 dev ovl-udp\n"
-        "route unreachable 10.5.0.0/16 metric 1048576\n"
+    assert (
+        text
+        == lines(network(UDP))
+        == (
+            "sysctl net/ipv4/ip_forward = 1\n"
+            "link ovl-udp tun mtu 1472 txqueuelen 1000\n"
+            "address 10.5.1.0/32 dev ovl-udp\n"
+            "route 10.5.0.0/16 dev ovl-udp\n"
+            "route unreachable 10.5.0.0/16 metric 1048576\n"
+        )
     )
 
 
@@ -190,12 +193,12 @@ def test_udp_over_an_ipv6_underlay_has_a_smaller_mtu() -> None:
 
 
 def test_udp_with_ipv6_subnets_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="EnableIPv6.*udp"):
+    with pytest.raises(ConfigError, match=r"EnableIPv6.*udp"):
         attributes(network(DUAL.replace(b"TYPE", b"udp")), settings())
 
 
 def test_family_without_an_underlay_address_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="eth0.*no IPv6 address"):
+    with pytest.raises(ConfigError, match=r"eth0.*no IPv6 address"):
         attributes(network(DUAL.replace(b"TYPE", b"vxlan")), settings())
 
 

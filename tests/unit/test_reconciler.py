@@ -1,0 +1,449 @@
+"""One host's life, told in scenes: start, peers, failures, restarts, loss, and the end."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_network
+
+from overlaynet.errors import (
+    AddressInUseError,
+    HistoryGoneError,
+    KernelPermissionError,
+    StoreUnavailableError,
+    SubnetsExhaustedError,
+)
+from overlaynet.model.kernel import ObjectKind, Put, Route
+from overlaynet.model.lease import LeaseAttributes
+from overlaynet.model.snapshot import ConfigPut, LeaseGone, LeasePut
+from overlaynet.reconcile.actions import (
+    AnnounceReady,
+    ClaimSubnet,
+    ConfigurePump,
+    LoadSnapshot,
+    Observe,
+    Program,
+    PublishSubnetEnv,
+    ReleaseLease,
+    RenewLease,
+    Stop,
+    UpdateLease,
+    Watch,
+)
+from overlaynet.reconcile.events import PumpFailed, StopRequested, StoreFailed
+
+from tests.unit.host_world import HOST_GW, UDP, VXLAN, World, peer, subnets
+
+
+def test_start_ends_ready_with_every_peer_programmed() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    world.settle()
+    assert world.states() == {"10.5.7.0-24": "programmed", "10.5.8.0-24": "programmed"}
+    kinds = [type(action) for action in world.done]
+    assert kinds.index(Program) < kinds.index(PublishSubnetEnv) < kinds.index(AnnounceReady)
+    assert kinds.count(AnnounceReady) == 1
+
+
+def test_restart_finds_everything_right_and_writes_nothing() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    world.settle()
+    own, writes = world.own, world.kernel.writes
+    world.restart()
+    world.settle()
+    assert (world.own, world.kernel.writes, world.ready) == (own, writes, True)
+
+
+def test_without_a_config_nothing_is_touched_until_there_is_one() -> None:
+    world = World(None, peer(7))
+    world.kernel.put(Route(ip_network("10.9.0.0/24"), None, type="unreachable", metric=1_048_576))
+    before = world.text()
+    world.settle(30.0)
+    assert (world.text(), world.ready) == (before, False)
+    assert len(world.reports("network-missing")) == 1
+    assert "network set" in world.reports("network-missing")[0]
+    world.change(ConfigPut(VXLAN))
+    world.settle()
+    assert world.ready
+    assert world.states() == {"10.5.7.0-24": "programmed"}
+
+
+def test_invalid_config_is_named_and_waited_out() -> None:
+    world = World(b'{"Network": "10.5.0.0/33", "Backend": {"Type": "vxlan"}}')
+    world.settle(10.0)
+    assert "Network" in world.reports("network-invalid")[0]
+    assert not world.ready
+    world.change(ConfigPut(VXLAN))
+    world.settle()
+    assert world.ready
+
+
+def test_config_that_this_host_cannot_serve_is_named_and_waited_out() -> None:
+    world = World(b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}')
+    world.settle(10.0)
+    assert "no IPv6 address" in world.reports("network-invalid")[0]
+    world.change(ConfigPut(VXLAN))
+    world.settle()
+    assert world.ready
+
+
+def test_changed_config_needs_a_restart_and_an_invalid_one_changes_nothing() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    text = world.text()
+    world.change(ConfigPut(HOST_GW))
+    world.settle()
+    assert world.text() == text
+    assert any("restart needed" in warning for warning in world.reconciler.status(world.now).warnings)
+    world.change(ConfigPut(b"{"))
+    world.settle()
+    assert world.text() == text
+    assert "last valid one" in world.reports("network-invalid")[0]
+
+
+def test_new_subnet_length_counts_from_the_next_claim() -> None:
+    world = World(VXLAN)
+    world.settle()
+    world.change(ConfigPut(b'{"Network": "10.5.0.0/16", "SubnetLen": 26, "Backend": {"Type": "vxlan"}}'))
+    world.settle()
+    assert world.own.endswith("-24")
+    assert world.reconciler.status(world.now).warnings == ()
+    world.change(LeaseGone(next(iter(world.store.leases))))
+    world.settle()
+    assert world.own.endswith("-26")
+
+
+def test_peer_that_comes_changes_and_goes_is_followed_by_value() -> None:
+    world = World(VXLAN)
+    world.settle()
+    empty = world.text()
+    world.change(LeasePut(peer(7)))
+    world.settle()
+    assert "fdb 02:00:00:00:00:07 dst 192.0.2.7 dev ovl.1" in world.text()
+    world.change(LeasePut(peer(7, mac=9, address="192.0.2.77")))
+    world.settle()
+    assert "fdb 02:00:00:00:00:09 dst 192.0.2.77 dev ovl.1" in world.text()
+    assert "02:00:00:00:00:07" not in world.text()
+    world.change(LeaseGone(subnets(7)))
+    world.settle()
+    assert world.text() == empty
+
+
+def test_peer_with_changed_mac_is_reprogrammed_after_a_gap_in_history() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    world.watching = None
+    world.change(LeasePut(peer(7, mac=9)))
+    world.tell(StoreFailed(HistoryGoneError(3)))
+    assert isinstance(world.pending[-1], LoadSnapshot)
+    world.settle()
+    assert "fdb 02:00:00:00:00:09 dst 192.0.2.7 dev ovl.1" in world.text()
+    assert "02:00:00:00:00:07" not in world.text()
+
+
+def test_unreachable_store_changes_nothing_and_is_reported_once() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    text = world.text()
+    world.cut()
+    world.settle(20.0)
+    status = world.reconciler.status(world.now)
+    assert world.text() == text
+    assert "cut off" in status.store_error
+    assert status.store_lost_since_s is not None
+    assert len(world.reports("store")) == 1
+    world.store.reachable = True
+    world.settle(10.0)
+    assert world.reconciler.status(world.now).store_error == ""
+    assert "answers again" in world.reports("store")[-1]
+
+
+def test_store_that_lost_its_config_is_not_an_empty_store() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    text = world.text()
+    world.store.config, world.store.leases = None, {}
+    world.watching = None
+    world.tell(StoreFailed(StoreUnavailableError("small", "restored")))
+    world.settle(3.0)
+    assert world.text() == text
+
+
+def test_lease_is_renewed_at_a_third_of_its_time() -> None:
+    world = World(VXLAN)
+    world.settle()
+    world.settle(19.0)
+    assert not any(isinstance(action, RenewLease) for action in world.done)
+    world.settle(1.5)
+    assert sum(isinstance(action, RenewLease) for action in world.done) == 1
+
+
+def test_expired_lease_is_said_and_forwarding_goes_on() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    text = world.text()
+    world.cut()
+    world.settle(61.0)
+    lease = world.reconciler.status(world.now).lease
+    assert lease is not None
+    assert lease.expired
+    assert world.text() == text
+
+
+def test_lost_lease_is_claimed_again_on_the_same_subnet() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    own, text = world.own, world.text()
+    world.change(LeaseGone(next(one for one in world.store.leases if str(one) == own)))
+    world.settle()
+    assert (world.own, world.text()) == (own, text)
+    assert sum(isinstance(action, ClaimSubnet) for action in world.done) == 2
+    assert sum(isinstance(action, PublishSubnetEnv) for action in world.done) == 1
+
+
+def test_lease_given_to_another_is_given_up_loudly_for_another_subnet() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    own = world.own
+    taken = next(one for one in world.store.leases if str(one) == own)
+    world.change(LeasePut(replace(peer(9), subnets=taken, created=2_000)))
+    world.settle(1.0)
+    assert world.own != own
+    assert "has changed from" in world.reports("subnet-changed")[0]
+    assert f"address {str(taken.v4).split('/')[0]}/32" not in world.text()
+    assert f"route {taken.v4} via" in world.text()
+    assert sum(isinstance(action, PublishSubnetEnv) for action in world.done) == 2
+
+
+def test_refused_claim_is_tried_elsewhere_after_a_wait() -> None:
+    world = World(VXLAN)
+    while not any(isinstance(action, ClaimSubnet) for action in world.pending):
+        world.carry_out()
+    claim = next(action for action in world.pending if isinstance(action, ClaimSubnet))
+    world.change(LeasePut(replace(peer(9), subnets=claim.subnets)))
+    world.settle(1.0)
+    claims = [action.subnets for action in world.done if isinstance(action, ClaimSubnet)]
+    assert len(claims) == 2
+    assert claims[0] != claims[1]
+    assert world.ready
+
+
+def test_address_of_another_live_host_ends_the_start() -> None:
+    world = World(VXLAN, peer(7, address="192.0.2.1"))
+    world.settle(5.0)
+    stops = [action for action in world.done if isinstance(action, Stop)]
+    assert len(stops) == 1
+    assert isinstance(stops[0].error, AddressInUseError)
+
+
+def test_full_network_ends_the_start() -> None:
+    small = b'{"Network": "10.5.0.0/16", "SubnetMin": "10.5.7.0", "SubnetMax": "10.5.7.0", "Backend": {"Type": "vxlan"}}'
+    world = World(small, peer(7))
+    world.settle(5.0)
+    assert [type(action.error) for action in world.done if isinstance(action, Stop)] == [SubnetsExhaustedError]
+
+
+def test_attributes_that_differ_from_the_stored_ones_are_published() -> None:
+    world = World(VXLAN)
+    world.settle()
+    stored = next(iter(world.store.leases.values()))
+    world.change(LeasePut(stored.with_attributes(LeaseAttributes(IPv4Address("192.0.2.55")))))
+    world.settle()
+    assert sum(isinstance(action, UpdateLease) for action in world.done) == 1
+    assert next(iter(world.store.leases.values())).attributes == stored.attributes
+
+
+def test_one_failing_peer_holds_up_nobody_and_is_retried() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    bad = ip_network("10.5.7.0/24")
+    world.kernel.fail(errno.EINVAL, times=3, matches=lambda one: isinstance(one.object, Route) and one.object.prefix == bad)
+    for _ in range(50):
+        if world.ready or not world.pending:
+            break
+        world.carry_out()
+    assert world.ready
+    assert world.states() == {"10.5.7.0-24": "failed", "10.5.8.0-24": "programmed"}
+    world.settle(5.0)
+    assert world.states() == {"10.5.7.0-24": "programmed", "10.5.8.0-24": "programmed"}
+    assert len(world.reports("kernel")) == 2
+
+
+def test_permanent_failure_is_retried_ever_more_rarely() -> None:
+    world = World(VXLAN, peer(7))
+    world.kernel.fail(errno.EINVAL, kind=ObjectKind.FDB, times=10_000)
+    world.settle(600.0)
+    assert 10 < sum(isinstance(action, Observe) for action in world.done) < 60
+
+
+def test_missing_right_ends_the_start() -> None:
+    world = World(VXLAN)
+    world.kernel.fail(errno.EPERM, kind=ObjectKind.LINK, times=5)
+    world.settle(1.0)
+    assert [type(action.error) for action in world.done if isinstance(action, Stop)] == [KernelPermissionError]
+
+
+def test_deleted_device_comes_back_with_everything_and_the_same_mac() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    world.settle()
+    text = world.text()
+    world.settle(30.0)
+    world.kernel.remove_link("ovl.1")
+    world.disturbed()
+    world.settle(0.2)
+    assert world.text() == text
+
+
+def test_changed_mtu_of_the_underlay_is_followed() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    world.kernel.set_link("eth0", mtu=1400)
+    world.disturbed()
+    world.settle(1.0)
+    assert "mtu 1350" in world.text()
+    assert world.reconciler.status(world.now).mtu == 1350
+
+
+def test_missing_underlay_is_said_and_its_return_repairs_all() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    text = world.text()
+    world.kernel.remove_link("eth0")
+    world.disturbed()
+    world.settle(10.0)
+    assert "underlay link eth0 is missing" in world.reports("underlay")[0]
+    world.kernel.add_underlay("eth0", [(IPv4Address("192.0.2.1"), 24)])
+    world.settle(3.0)
+    assert world.text() == text
+
+
+def test_somebody_who_keeps_deleting_is_answered_ever_more_slowly() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    writes = world.kernel.writes
+    for _ in range(600):
+        world.kernel.flush_routes()
+        world.disturbed()
+        world.settle(0.1)
+    assert world.kernel.writes - writes < 150
+    world.settle(60.0)
+    assert "route 10.5.7.0/24" in world.text()
+
+
+def test_foreign_route_in_our_place_is_shown_and_left() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    foreign = Route(ip_network("10.5.7.0/24"), "eth0", IPv4Address("192.0.2.254"))
+    world.kernel.add_foreign_route(foreign)
+    world.settle(60.0)
+    assert world.states() == {"10.5.7.0-24": "conflict", "10.5.8.0-24": "programmed"}
+    assert "foreign route 10.5.7.0/24 via 192.0.2.254" in world.text()
+    assert world.ready
+    assert len(world.reports("conflict")) == 1
+    world.kernel.remove_foreign_route(foreign)
+    world.disturbed()
+    world.settle(1.0)
+    assert world.states()["10.5.7.0-24"] == "programmed"
+
+
+def test_stale_entries_of_an_earlier_run_go_at_start() -> None:
+    world = World(VXLAN, peer(7))
+    world.kernel.put(Route(ip_network("10.5.66.0/24"), "eth0", IPv4Address("192.0.2.66")))
+    world.settle()
+    assert "10.5.66.0" not in world.text()
+
+
+def test_host_gw_refuses_an_off_link_peer_before_any_write_and_becomes_ready() -> None:
+    world = World(HOST_GW, peer(7, backend="host-gw", address="198.51.100.7"), peer(8, backend="host-gw"))
+    world.settle()
+    assert world.ready
+    assert world.states() == {"10.5.7.0-24": "refused", "10.5.8.0-24": "programmed"}
+    written = [one for action in world.done if isinstance(action, Program) for one in action.operations]
+    assert not any(isinstance(one, Put) and "10.5.7.0" in repr(one) for one in written)
+    assert len(world.reports("peer-refused")) == 1
+
+
+def test_udp_engine_starts_once_its_device_is_there_and_follows_peers() -> None:
+    world = World(UDP, peer(7, backend="udp"))
+    world.settle()
+    kinds = [type(action) for action in world.done]
+    assert kinds.index(Program) < kinds.index(ConfigurePump) < kinds.index(AnnounceReady)
+    writes = world.kernel.writes
+    world.change(LeasePut(peer(8)))
+    world.settle()
+    last = [action.config for action in world.done if isinstance(action, ConfigurePump)][-1]
+    assert last is not None
+    assert len(last.peers) == 2
+    assert world.kernel.writes == writes
+    assert world.states() == {"10.5.7.0-24": "programmed", "10.5.8.0-24": "programmed"}
+
+
+def test_engine_that_fails_is_shown_retried_and_does_not_hold_up_readiness() -> None:
+    world = World(UDP, peer(7, backend="udp"))
+    world.pump_trouble = "port 8285 is in use"
+    world.settle(2.0)
+    assert world.ready
+    assert world.states() == {"10.5.7.0-24": "failed"}
+    world.pump_trouble = None
+    world.settle(10.0)
+    assert world.states() == {"10.5.7.0-24": "programmed"}
+    world.tell(PumpFailed("device vanished"))
+    world.settle(2.0)
+    assert world.states() == {"10.5.7.0-24": "programmed"}
+
+
+def test_deleted_tun_leads_to_an_engine_that_begins_again() -> None:
+    world = World(UDP)
+    world.settle(30.0)
+    started = sum(isinstance(action, ConfigurePump) for action in world.done)
+    world.kernel.remove_link("ovl-udp")
+    world.disturbed()
+    world.settle(1.0)
+    later = [action.config for action in world.done if isinstance(action, ConfigurePump)][started:]
+    assert [config is None for config in later] == [True, False]
+
+
+def test_stop_leaves_kernel_and_lease() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    text = world.text()
+    world.tell(StopRequested(release=False))
+    world.settle(5.0)
+    assert isinstance(world.done[-1], Stop)
+    assert world.done[-1].error is None
+    assert world.text() == text
+    assert len(world.store.leases) == 2
+
+
+def test_stop_with_release_gives_the_lease_back_and_stops_the_engine() -> None:
+    world = World(UDP)
+    world.settle()
+    world.tell(StopRequested(release=True))
+    world.settle(5.0)
+    assert not world.store.leases
+    assert any(isinstance(action, ReleaseLease) for action in world.done)
+    assert [action.config for action in world.done if isinstance(action, ConfigurePump)][-1] is None
+    assert isinstance(world.done[-1], Stop)
+
+
+def test_stop_before_anything_was_learnt_is_a_stop() -> None:
+    world = World(None)
+    world.store.reachable = False
+    world.settle(1.0)
+    world.tell(StopRequested(release=True))
+    world.settle(1.0)
+    assert isinstance(world.done[-1], Stop)
+
+
+def test_at_most_one_action_of_a_kind_is_under_way() -> None:
+    world = World(VXLAN, peer(7))
+    for number in range(8, 40):
+        world.change(LeasePut(peer(number)))
+        world.deliver()
+        world.disturbed()
+        under_way = [
+            type(one) for one in world.pending if isinstance(one, LoadSnapshot | Watch | ClaimSubnet | Observe | Program)
+        ]
+        assert len(under_way) == len(set(under_way))
+        if world.pending:
+            world.carry_out(number % len(world.pending))
+    world.settle(1.0)
+    assert set(world.states().values()) == {"programmed"}
+    assert len(world.states()) == 33
