@@ -39,6 +39,9 @@ OTHER_MAC = MacAddress.parse("02:00:00:00:00:03")
 VXLAN = VxlanLink("ovl.1", Vni(1), UNDERLAY, ip_address("192.0.2.1"), 8472, Mtu(1450), MAC)
 VXLAN6 = VxlanLink("ovl6.1", Vni(1), UNDERLAY, ip_address("fd00::1"), 8472, Mtu(1430), MAC)
 TUN = TunLink("ovl-udp", Mtu(1472))
+TUN_ADDRESS = LinkAddress("ovl-udp", ip_address("10.1.9.0"))
+TUN_ROUTE = Route(ip_network("10.1.0.0/16"), "ovl-udp", source=ip_address("10.1.9.0"))
+TUN_ROUTE6 = Route(ip_network("fd01::/48"), "ovl-udp", metric=100)
 ADDRESS = LinkAddress("ovl.1", ip_address("10.1.3.0"))
 ADDRESS6 = LinkAddress("ovl6.1", ip_address("fd01:0:0:3::"))
 NEIGHBOUR = Neighbour("ovl.1", ip_address("10.1.4.0"), PEER_MAC)
@@ -61,7 +64,8 @@ DIRECT6 = Route(ip_network("fd01:0:0:5::/64"), UNDERLAY, ip_address("fd00::2"), 
 
 V4: tuple[KernelObject, ...] = (VXLAN, ADDRESS, NEIGHBOUR, FDB, ROUTE, UNREACHABLE, DIRECT)
 V6: tuple[KernelObject, ...] = (VXLAN6, ADDRESS6, NEIGHBOUR6, FDB6, ROUTE6, UNREACHABLE6, DIRECT6)
-EVERYTHING = (*V4, *V6, TUN)
+TUNNEL: tuple[KernelObject, ...] = (TUN, TUN_ADDRESS, TUN_ROUTE, TUN_ROUTE6)
+EVERYTHING = (*V4, *V6, *TUNNEL)
 
 
 @pytest_asyncio.fixture(params=["fake", "real"])
@@ -143,9 +147,9 @@ async def test_what_cannot_change_makes_a_device_anew_and_takes_all_on_it_along(
 async def test_a_deleted_device_takes_all_on_it_along(world: World) -> None:
     await make(world, *in_order(EVERYTHING))
     world.remove_link("ovl.1")
-    assert await state(world) == lines(UNREACHABLE, DIRECT, *V6, TUN)
+    assert await state(world) == lines(UNREACHABLE, DIRECT, *V6, *TUNNEL)
     assert await errnos(world, Delete(VXLAN6)) == [None]
-    assert await state(world) == lines(UNREACHABLE, DIRECT, UNREACHABLE6, DIRECT6, TUN)
+    assert await state(world) == lines(UNREACHABLE, DIRECT, UNREACHABLE6, DIRECT6, *TUNNEL)
 
 
 async def test_a_device_that_is_set_down_loses_what_the_kernel_takes(world: World) -> None:
@@ -153,10 +157,10 @@ async def test_a_device_that_is_set_down_loses_what_the_kernel_takes(world: Worl
     for name in ("ovl.1", "ovl6.1"):
         world.set_link(name, up=False)
     down, down6 = dataclasses.replace(VXLAN, up=False), dataclasses.replace(VXLAN6, up=False)
-    assert await state(world) == lines(down, ADDRESS, FDB, UNREACHABLE, DIRECT, down6, FDB6, UNREACHABLE6, DIRECT6, TUN)
+    assert await state(world) == lines(down, ADDRESS, FDB, UNREACHABLE, DIRECT, down6, FDB6, UNREACHABLE6, DIRECT6, *TUNNEL)
     assert await errnos(world, Put(VXLAN, down), Put(VXLAN6, down6), Put(NEIGHBOUR), Put(ROUTE)) == [None] * 4
     restored = (ADDRESS, NEIGHBOUR, FDB, ROUTE, UNREACHABLE, DIRECT)
-    assert await state(world) == lines(VXLAN, *restored, VXLAN6, FDB6, UNREACHABLE6, DIRECT6, TUN)
+    assert await state(world) == lines(VXLAN, *restored, VXLAN6, FDB6, UNREACHABLE6, DIRECT6, *TUNNEL)
 
 
 async def test_an_underlay_that_is_set_down_takes_its_routes_and_leaves_the_devices(world: World) -> None:
@@ -176,9 +180,18 @@ async def test_an_underlay_that_is_set_down_takes_its_routes_and_leaves_the_devi
 async def test_an_underlay_that_is_deleted_takes_the_devices_over_it_along(world: World) -> None:
     await make(world, *in_order(EVERYTHING))
     world.remove_link(UNDERLAY)
-    assert await state(world) == lines(UNREACHABLE, UNREACHABLE6, TUN)
+    assert await state(world) == lines(UNREACHABLE, UNREACHABLE6, *TUNNEL)
     assert (await observe(world)).underlay is None
     assert await errnos(world, Put(VXLAN)) == [errno.ENODEV]
+
+
+async def test_a_tunnel_keeps_all_on_it_when_its_size_changes_and_loses_it_when_set_down(world: World) -> None:
+    await make(world, *TUNNEL)
+    other = TunLink(TUN.name, Mtu(1400), queue_length=1000)
+    assert await errnos(world, Put(other, TUN)) == [None]
+    assert await state(world) == lines(other, *TUNNEL[1:])
+    world.set_link(TUN.name, up=False)
+    assert await state(world) == lines(dataclasses.replace(other, up=False), TUN_ADDRESS)
 
 
 async def test_the_last_ipv4_address_takes_routes_and_neighbours_along(world: World) -> None:

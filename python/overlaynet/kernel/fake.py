@@ -65,7 +65,7 @@ class FakeKernel:
         """Everything in `scope` that is ours, and what is in its way. KernelError: an injected one."""
         if self._observe_faults:
             number = self._observe_faults.pop(0)
-            raise _error(RefusedError(number), "observe", f"network of {scope.underlay}")
+            raise _error(RefusedError(number), "observe", f"what is ours around {scope.underlay}")
         objects: list[KernelObject] = [*self._tables.links.values(), *self._tables.addresses.values()]
         objects += [*self._tables.neighbours.values(), *self._tables.fdb.values()]
         objects += [

@@ -85,7 +85,7 @@ class NetlinkKernel:
             async with self._lock:
                 return await self._observe(scope)
         except OSError as error:
-            raise as_kernel_error(error, "observe", f"network of {scope.underlay}") from error
+            raise as_kernel_error(error, "observe", _what(scope)) from error
 
     async def perform(self, operations: Sequence[Operation]) -> list[KernelError | None]:
         """Perform the operations in order; the result has, at each one's place, its refusal or None."""
@@ -111,9 +111,15 @@ class NetlinkKernel:
         """One item soon after something in `scope` has changed; bursts and overflows are one item."""
         overflowed = False
         while True:
-            monitor = await Monitor.open(self._thread)
             try:
-                names = {int(view.index): name for name, view in (await self._links()).items()}
+                monitor = await Monitor.open(self._thread)
+            except OSError as error:
+                raise as_kernel_error(error, "follow", _what(scope)) from error
+            try:
+                try:
+                    names = {int(view.index): name for name, view in (await self._links()).items()}
+                except OSError as error:
+                    raise as_kernel_error(error, "follow", _what(scope)) from error
                 monitor.use(Filter(scope, self._socket.port, names))
                 if overflowed:
                     yield
@@ -305,6 +311,10 @@ class NetlinkKernel:
             if (view.kind, view.data.find("IFLA_VXLAN_ID"), view.data.find("IFLA_VXLAN_PORT")) == ("vxlan", item.vni, item.port):
                 return OSError(error.errno, f"link {view.name} has VNI {item.vni} on UDP port {item.port} already")
         return error
+
+
+def _what(scope: Scope) -> str:
+    return f"what is ours around {scope.underlay}"
 
 
 def _action(operation: Operation) -> str:

@@ -24,13 +24,11 @@ def as_kernel_error(error: OSError, action: str, key: str) -> KernelError:
     plain = os.strerror(number)
     words = "" if error.strerror in (None, plain) else str(error.strerror)
     if number in _FORBIDDEN:
-        if error.filename is not None and number != errno.EPERM:
-            return KernelPermissionError(
-                number, action, key, f"{error.filename}: {plain}: it must be writable, with CAP_NET_ADMIN"
-            )
-        return KernelPermissionError(number, action, key, f"{words or plain}: the process needs CAP_NET_ADMIN")
+        where = "" if error.filename is None else f"{error.filename}: "
+        also = "" if error.filename is None else ", and this path must be writable to it"
+        return KernelPermissionError(number, action, key, f"{where}{words or plain}: the process needs CAP_NET_ADMIN{also}")
     if number == errno.ENOENT and error.filename is not None:
-        hint = ": load the kernel module tun, or give the container the device" if error.filename == "/dev/net/tun" else ""
+        hint = ": load the kernel module tun, or give the container the device" if str(error.filename) == "/dev/net/tun" else ""
         return KernelError(number, action, key, f"{error.filename} is missing{hint}")
     hint = _HINTS.get(number, "")
     detail = f"{hint} ({words or plain})" if hint else words

@@ -1,0 +1,172 @@
+"""What only the real kernel can show: other namespaces, lost events, what others put on our links, a loop that stays free."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import cast
+
+import pytest
+import pytest_asyncio
+from overlaynet.errors import KernelError
+from overlaynet.kernel import namespace as namespace_module
+from overlaynet.kernel.netlink import NetlinkKernel
+from overlaynet.model.addresses import MacAddress, Mtu, Vni
+from overlaynet.model.kernel import Delete, FdbEntry, LinkAddress, Neighbour, Put, Route, Sysctl, TunLink, VxlanLink, describe
+
+from tests.contract.kernel_worlds import SCOPE, UNDERLAY, RealWorld, errnos, fresh_namespace, observe, state
+
+MAC = MacAddress.parse("02:00:00:00:00:01")
+VXLAN = VxlanLink("ovl.1", Vni(1), UNDERLAY, ip_address("192.0.2.1"), 8472, Mtu(1450), MAC)
+ROUTE = Route(ip_network("10.1.5.0/24"), UNDERLAY, ip_address("192.0.2.2"))
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[RealWorld]:
+    with fresh_namespace() as name:
+        async with await NetlinkKernel.open(name) as kernel:
+            yield RealWorld(name, kernel)
+
+
+async def test_a_namespace_that_is_not_there_is_named() -> None:
+    with pytest.raises(KernelError, match="network namespace ovt-none"):
+        await NetlinkKernel.open("ovt-none")
+
+
+async def test_devices_and_sysctls_are_those_of_the_namespace(world: RealWorld) -> None:
+    here = namespace_module.read_sysctl("ipv4/ip_forward")
+    assert here is not None
+    seen = Sysctl("ipv4/ip_forward", here)
+    flipped = Sysctl("ipv4/ip_forward", "1" if here == "0" else "0")
+    for wanted in (flipped, seen, flipped):
+        assert await errnos(world, Put(wanted), Put(TunLink("ovl-udp", Mtu(1400)))) in ([None, None], [None, errno.EEXIST])
+        assert wanted in (await observe(world)).objects
+    assert namespace_module.read_sysctl("ipv4/ip_forward") == here
+    assert "ovl-udp" not in [name for _, name in socket.if_nameindex()]
+
+
+async def test_what_the_kernel_and_others_put_on_our_links_is_no_object_of_ours(world: RealWorld) -> None:
+    assert await errnos(world, Put(VXLAN)) == [None]
+    world.run("fdb append 00:00:00:00:00:00 dev ovl.1 dst 192.0.2.9", program="bridge")
+    world.run("neighbour add 10.1.7.1 lladdr 02:00:00:00:00:09 nud reachable dev ovl.1")
+    world.run("address add fe80::7/64 dev ovl.1 nodad")
+    world.run("route add 10.1.7.0/24 dev ovl.1 proto static")
+    assert await state(world) == [describe(VXLAN)]
+
+
+async def test_devices_get_no_link_local_address(world: RealWorld) -> None:
+    assert await errnos(world, Put(VXLAN), Put(TunLink("ovl-udp", Mtu(1400)))) == [None] * 2
+    for name in ("ovl.1", "ovl-udp"):
+        underlay = (await world.kernel.observe(dataclasses.replace(SCOPE, underlay=name))).underlay
+        assert underlay is not None
+        assert underlay.addresses == ()
+
+
+async def test_a_route_that_became_foreign_survives_our_delete(world: RealWorld) -> None:
+    assert await errnos(world, Put(ROUTE)) == [None]
+    world.run("route replace 10.1.5.0/24 via 192.0.2.2 proto static")
+    assert await errnos(world, Delete(ROUTE)) == [None]
+    assert dict((await observe(world)).foreign)[ROUTE.key] == f"10.1.5.0/24 via 192.0.2.2 dev {UNDERLAY} proto static"
+
+
+async def test_a_device_of_another_program_on_our_port_is_named(world: RealWorld) -> None:
+    world.run(f"link add flannel.1 type vxlan id 1 dev {UNDERLAY} local 192.0.2.1 dstport 8472 nolearning")
+    (refused,) = await world.kernel.perform([Put(VXLAN)])
+    assert refused is not None
+    assert refused.errno == errno.EEXIST
+    assert "link flannel.1 has VNI 1 on UDP port 8472 already" in str(refused)
+
+
+async def test_a_missing_tun_device_is_named(world: RealWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespace_module, "_TUN_DEVICE", Path("/dev/net/no-tun"))
+    (refused,) = await world.kernel.perform([Put(TunLink("ovl-udp", Mtu(1400)))])
+    assert refused is not None
+    assert (refused.errno, "/dev/net/no-tun is missing" in str(refused)) == (errno.ENOENT, True)
+
+
+async def test_a_strict_reverse_path_filter_is_warned_of(world: RealWorld) -> None:
+    assert (await observe(world)).warnings == ()
+    await errnos(world, Put(Sysctl(f"ipv4/conf/{UNDERLAY}/rp_filter", "1")))
+    (warning,) = (await observe(world)).warnings
+    assert f"net.ipv4.conf.{UNDERLAY}.rp_filter is 1 (strict)" in warning
+
+
+async def test_lost_events_are_an_item_and_later_ones_are_heard(world: RealWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespace_module, "_RECEIVE_BYTES", 4096)
+    async with aclosing(cast("AsyncGenerator[None, None]", world.kernel.changes(SCOPE))) as changes:
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.3)
+        # The loop stands still meanwhile, so that the queue fills up with what is no concern of ours.
+        for number in range(40):
+            world.run(f"address add 203.0.113.{number}/32 dev lo")
+        await asyncio.wait_for(waiting, 5)
+        again = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.3)
+        world.add_foreign_route(ROUTE)
+        await asyncio.wait_for(again, 5)
+
+
+async def test_what_concerns_others_is_not_heard(world: RealWorld) -> None:
+    async with aclosing(cast("AsyncGenerator[None, None]", world.kernel.changes(SCOPE))) as changes:
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.3)
+        world.run("address add 203.0.113.1/32 dev lo")
+        world.run("link add other type bridge")
+        world.run("link set other up")
+        world.run("route add 10.9.0.0/16 dev other")
+        world.run("neighbour add 203.0.113.7 lladdr 02:00:00:00:00:09 dev other")
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+
+async def test_two_tasks_share_a_kernel_and_the_loop_stays_free(world: RealWorld) -> None:
+    peers = [
+        Route(ip_network((int(ip_address("10.1.0.0")) + number * 16, 28)), UNDERLAY, ip_address("192.0.2.2"))
+        for number in range(2000)
+    ]
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.perf_counter() - before)
+
+    watching = asyncio.create_task(watch())
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(errnos(world, *(Put(route) for route in peers[:1000])))
+        second = group.create_task(errnos(world, *(Put(route) for route in peers[1000:])))
+        group.create_task(observe(world))
+    assert set(first.result()) | set(second.result()) == {None}
+    async with asyncio.TaskGroup() as group:
+        seen = [group.create_task(observe(world)) for _ in range(2)]
+    assert all(len([item for item in task.result().objects if isinstance(item, Route)]) == 2000 for task in seen)
+    watching.cancel()
+    await asyncio.wait([watching])
+    assert longest < 1.0, f"the loop stood still for {longest:.3f} s"
+
+
+async def test_a_task_that_is_cancelled_leaves_the_kernel_usable(world: RealWorld) -> None:
+    assert await errnos(world, Put(VXLAN), Put(LinkAddress("ovl.1", ip_address("10.1.3.0")))) == [None] * 2
+    entries = [Put(Neighbour("ovl.1", ip_address(f"10.1.4.{last}"), MAC)) for last in range(200)]
+    for turns in range(1, 40, 4):
+        for work in (observe(world), errnos(world, *entries)):
+            task = asyncio.ensure_future(work)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+    assert set(await errnos(world, *entries)) <= {None, errno.EEXIST}
+    fdb = FdbEntry("ovl.1", MAC, ip_address("192.0.2.2"))
+    assert await errnos(world, Put(fdb)) == [None]
+    assert len([item for item in (await observe(world)).objects if isinstance(item, Neighbour)]) == 200
