@@ -76,12 +76,13 @@ def peer(number: int, *, mac: int | None = None, address: str = "", backend: str
 
 @dataclass
 class SmallStore:
-    """Leases, a configuration, and the changes that a watcher has not been told yet."""
+    """Leases, a configuration, the log of changes, and subnets that are taken though no lease shows it."""
 
     config: bytes | None = VXLAN
     leases: dict[Subnets, Lease] = field(default_factory=dict)
     revision: int = 1
     reachable: bool = True
+    hidden: set[Subnets] = field(default_factory=set)
     log: list[Changes] = field(default_factory=list)
 
     def commit(self, change: Change) -> None:
@@ -99,6 +100,8 @@ class SmallStore:
         if not self.reachable:
             return LeaseRefused(StoreUnavailableError("small", "cut off"))
         if isinstance(action, ClaimSubnet):
+            if action.subnets in self.hidden:
+                return LeaseRefused(ConflictError(str(action.subnets), "taken, unseen"))
             for lease in self.leases.values():
                 if lease.owner != host and lease.subnets.overlaps(action.subnets):
                     return LeaseRefused(ConflictError(str(action.subnets), "taken"))

@@ -13,7 +13,7 @@ from overlaynet.errors import (
     StoreUnavailableError,
     SubnetsExhaustedError,
 )
-from overlaynet.model.kernel import ObjectKind, Put, Route
+from overlaynet.model.kernel import ObjectKind, Put, Route, VxlanLink
 from overlaynet.model.lease import LeaseAttributes
 from overlaynet.model.snapshot import ConfigPut, LeaseGone, LeasePut
 from overlaynet.reconcile.actions import (
@@ -227,6 +227,15 @@ def test_refused_claim_is_tried_elsewhere_after_a_wait() -> None:
     assert world.ready
 
 
+def test_subnet_that_is_taken_unseen_is_not_asked_for_for_ever() -> None:
+    world = World(VXLAN)
+    while not any(isinstance(action, ClaimSubnet) for action in world.pending):
+        world.carry_out()
+    world.store.hidden = {action.subnets for action in world.pending if isinstance(action, ClaimSubnet)}
+    world.settle(1.0)
+    assert world.ready
+
+
 def test_address_of_another_live_host_ends_the_start() -> None:
     world = World(VXLAN, peer(7, address="192.0.2.1"))
     world.settle(5.0)
@@ -290,6 +299,31 @@ def test_deleted_device_comes_back_with_everything_and_the_same_mac() -> None:
     world.disturbed()
     world.settle(0.2)
     assert world.text() == text
+
+
+def test_device_that_has_to_be_made_again_at_start_gets_everything_back_untold() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    world.settle()
+    text = world.text()
+    link = next(item for item in world.kernel.objects if isinstance(item, VxlanLink))
+    others = [item for item in world.kernel.objects if item.kind in {ObjectKind.ADDRESS, ObjectKind.NEIGHBOUR, ObjectKind.FDB}]
+    routes = [item for item in world.kernel.objects if item.kind is ObjectKind.ROUTE]
+    world.kernel.put(replace(link, port=4789), *others, *routes)
+    world.restart()
+    world.settle(1.0)
+    assert world.text() == text
+
+
+def test_host_is_not_ready_before_it_has_seen_its_kernel() -> None:
+    world = World(VXLAN, peer(7))
+    while not any(isinstance(action, ClaimSubnet) for action in world.done):
+        world.carry_out()
+    world.kernel.fail_observe(errno.EBUSY, times=3)
+    while world.pending:
+        world.carry_out()
+    assert not world.ready
+    world.settle(5.0)
+    assert world.ready
 
 
 def test_changed_mtu_of_the_underlay_is_followed() -> None:
