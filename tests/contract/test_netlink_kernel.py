@@ -113,6 +113,15 @@ async def test_lost_events_are_an_item_and_later_ones_are_heard(world: RealWorld
         await asyncio.wait_for(again, 5)
 
 
+async def test_an_observation_waits_for_subscriptions_so_that_nothing_falls_between(world: RealWorld) -> None:
+    async with aclosing(cast("AsyncGenerator[None, None]", world.kernel.changes(SCOPE))) as changes:
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)
+        await observe(world)
+        world.add_foreign_route(ROUTE)
+        await asyncio.wait_for(waiting, 5)
+
+
 async def test_what_concerns_others_is_not_heard(world: RealWorld) -> None:
     async with aclosing(cast("AsyncGenerator[None, None]", world.kernel.changes(SCOPE))) as changes:
         waiting = asyncio.ensure_future(anext(changes))

@@ -6,7 +6,6 @@ import errno
 import os
 
 import pytest
-
 from overlaynet.errors import KernelBusyError, KernelError, KernelPermissionError
 from overlaynet.kernel.refusals import as_kernel_error
 

@@ -52,6 +52,7 @@ class NetlinkKernel:
         self._socket = route_socket
         self._lock = asyncio.Lock()
         self._writes = 0
+        self._subscribing: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def open(cls, namespace: str | None = None) -> Self:
@@ -80,7 +81,12 @@ class NetlinkKernel:
         return self._writes
 
     async def observe(self, scope: Scope) -> Observation:
-        """Everything in `scope` that is ours, and what is in its way. KernelError: the dump failed."""
+        """Everything in `scope` that is ours, and what is in its way. KernelError: the dump failed.
+
+        It begins when every `changes` that was started before it is subscribed: no change falls between the two.
+        """
+        if self._subscribing:
+            await asyncio.wait(self._subscribing)
         try:
             async with self._lock:
                 return await self._observe(scope)
@@ -111,16 +117,8 @@ class NetlinkKernel:
         """One item soon after something in `scope` has changed; bursts and overflows are one item."""
         overflowed = False
         while True:
+            monitor = await self._subscribe(scope)
             try:
-                monitor = await Monitor.open(self._thread)
-            except OSError as error:
-                raise as_kernel_error(error, "follow", _what(scope)) from error
-            try:
-                try:
-                    names = {int(view.index): name for name, view in (await self._links()).items()}
-                except OSError as error:
-                    raise as_kernel_error(error, "follow", _what(scope)) from error
-                monitor.use(Filter(scope, self._socket.port, names))
                 if overflowed:
                     yield
                 while await monitor.changed():
@@ -128,6 +126,24 @@ class NetlinkKernel:
                 overflowed = True
             finally:
                 monitor.close()
+
+    async def _subscribe(self, scope: Scope) -> Monitor:
+        subscribed = asyncio.get_running_loop().create_future()
+        self._subscribing.add(subscribed)
+        try:
+            monitor = await Monitor.open(self._thread)
+            try:
+                names = {int(view.index): name for name, view in (await self._links()).items()}
+            except BaseException:
+                monitor.close()
+                raise
+            monitor.use(Filter(scope, self._socket.port, names))
+            return monitor
+        except OSError as error:
+            raise as_kernel_error(error, "follow", _what(scope)) from error
+        finally:
+            self._subscribing.discard(subscribed)
+            subscribed.set_result(None)
 
     async def _links(self) -> dict[str, LinkView]:
         views = [messages.read_link(record) for record in await self._socket.dump(Message("link"))]
