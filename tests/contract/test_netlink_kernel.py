@@ -17,6 +17,8 @@ import pytest
 import pytest_asyncio
 from overlaynet.errors import KernelError
 from overlaynet.kernel import namespace as namespace_module
+from overlaynet.kernel.monitor import Monitor
+from overlaynet.kernel.namespace import NamespaceThread
 from overlaynet.kernel.netlink import NetlinkKernel
 from overlaynet.model.addresses import MacAddress, Mtu, Vni
 from overlaynet.model.kernel import Delete, FdbEntry, LinkAddress, Neighbour, Put, Route, Sysctl, TunLink, VxlanLink, describe
@@ -113,7 +115,16 @@ async def test_lost_events_are_an_item_and_later_ones_are_heard(world: RealWorld
         await asyncio.wait_for(again, 5)
 
 
-async def test_an_observation_waits_for_subscriptions_so_that_nothing_falls_between(world: RealWorld) -> None:
+async def test_an_observation_waits_for_subscriptions_so_that_nothing_falls_between(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_at_once = Monitor.open
+
+    async def open_late(thread: NamespaceThread) -> Monitor:
+        await asyncio.sleep(0.3)
+        return await open_at_once(thread)
+
+    monkeypatch.setattr(Monitor, "open", open_late)
     async with aclosing(cast("AsyncGenerator[None, None]", world.kernel.changes(SCOPE))) as changes:
         waiting = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0)
