@@ -1,1 +1,7 @@
 //! The TUN device, UDP sockets and the pump that carries packets between them (Linux).
+//!
+//! `unsafe` stands in [`tun`] and [`udp`] only, around system calls, each with its reason.
+pub mod port;
+pub mod pump;
+pub mod tun;
+pub mod udp;

@@ -5,6 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 mod python {
+    pyo3::import_exception!(overlaynet.errors, DataplaneError);
     pyo3::import_exception!(overlaynet.errors, DecodeError);
     pyo3::import_exception!(overlaynet.errors, PrefixError);
 }
@@ -34,4 +35,9 @@ pub(crate) fn not_a_prefix(value: &Bound<'_, PyAny>, why: &str) -> PyErr {
 /// `ValueError`, with the core's text.
 pub(crate) fn encode(error: stack::EncodeError) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+/// `DataplaneError(action, why)`.
+pub(crate) fn dataplane(action: &str, why: &str) -> PyErr {
+    python::DataplaneError::new_err((action.to_owned(), why.to_owned()))
 }

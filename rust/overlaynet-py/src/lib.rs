@@ -1,10 +1,11 @@
 //! The Python module `overlaynet._core`: conversions between Python values and the Rust crates, and nothing else.
 //!
-//! Nothing here holds state of its own but `PrefixTable`, behind its lock; so the module needs no global interpreter lock.
+//! Nothing here holds state of its own but `PrefixTable` and `Pump`, behind their locks; so the module needs no global interpreter lock.
 mod batch;
 mod buffer;
 mod error;
 mod prefix;
+mod pump;
 mod table;
 mod wire;
 
@@ -15,6 +16,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::batch::{decode_array, decode_many, encode_many};
+    #[pymodule_export]
+    use crate::pump::Pump;
     #[pymodule_export]
     use crate::table::PrefixTable;
     #[pymodule_export]

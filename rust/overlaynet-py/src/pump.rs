@@ -1,0 +1,143 @@
+//! `overlaynet._core.Pump`: the packet engine, started, changed, read and stopped from Python.
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use overlaynet_core::forward::{IpPrefix, Tables};
+use overlaynet_core::stats::{Drops, Traffic};
+use overlaynet_io::pump;
+use overlaynet_io::tun::Tun;
+use overlaynet_io::udp::Udp;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::error;
+
+/// A peer as Python gives it: its subnets, its public address, its port.
+type Peer = (Vec<String>, String, u16);
+
+#[pyclass(frozen, module = "overlaynet._core")]
+pub(crate) struct Pump {
+    pump: Mutex<pump::Pump>,
+    mtu: usize,
+}
+
+impl Pump {
+    fn locked(&self) -> MutexGuard<'_, pump::Pump> {
+        self.pump.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Pump {
+    #[new]
+    #[pyo3(signature = (*, tun, bind, mtu))]
+    fn new(tun: &str, bind: (String, u16), mtu: usize) -> PyResult<Self> {
+        let address = SocketAddr::new(address(&bind.0)?, bind.1);
+        let device =
+            Tun::open(tun).map_err(|why| error::dataplane("open", &format!("TUN device {tun}: {why}")))?;
+        let socket =
+            Udp::bind(address).map_err(|why| error::dataplane("bind", &format!("UDP {address}: {why}")))?;
+        let pump = pump::Pump::new(device, socket)
+            .map_err(|why| error::dataplane("open", &format!("eventfd: {why}")))?;
+        Ok(Self {
+            pump: Mutex::new(pump),
+            mtu,
+        })
+    }
+
+    #[pyo3(signature = (*, local, addresses, peers))]
+    fn configure(
+        &self,
+        py: Python<'_>,
+        local: Vec<String>,
+        addresses: Vec<String>,
+        peers: Vec<Peer>,
+    ) -> PyResult<()> {
+        let tables = py.detach(|| tables(self.mtu, &local, &addresses, &peers))?;
+        let shared = py.detach(|| self.locked().shared().clone());
+        shared.exchange(tables);
+        Ok(())
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.locked().start())
+            .map_err(|why| error::dataplane("start", &why.to_string()))
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.locked().stop());
+    }
+
+    #[getter]
+    fn running(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.locked().is_running())
+    }
+
+    #[getter]
+    fn failure(&self, py: Python<'_>) -> Option<String> {
+        py.detach(|| self.locked().shared().failure())
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let shared = py.detach(|| self.locked().shared().clone());
+        let counters = PyDict::new(py);
+        traffic(&counters, shared.traffic())?;
+        counters.set_item("drops", drops(py, shared.drops())?)?;
+        let peers = PyDict::new(py);
+        for (address, stats) in shared.peers() {
+            let peer = PyDict::new(py);
+            traffic(&peer, &stats.traffic)?;
+            peer.set_item("drops", drops(py, &stats.drops)?)?;
+            peers.set_item(address.to_string(), peer)?;
+        }
+        counters.set_item("peers", peers)?;
+        Ok(counters)
+    }
+}
+
+fn tables(mtu: usize, local: &[String], addresses: &[String], peers: &[Peer]) -> PyResult<Tables> {
+    let mut tables = Tables::new(mtu);
+    for text in local {
+        tables.add_local(ip_prefix(text)?);
+    }
+    for text in addresses {
+        tables.set_address(address(text)?);
+    }
+    for (subnets, host, port) in peers {
+        let subnets = subnets
+            .iter()
+            .map(|text| ip_prefix(text))
+            .collect::<PyResult<Vec<_>>>()?;
+        tables.add_peer(SocketAddr::new(address(host)?, *port), &subnets);
+    }
+    Ok(tables)
+}
+
+fn address(text: &str) -> PyResult<IpAddr> {
+    text.parse()
+        .map_err(|_| error::dataplane("configure", &format!("{text:?}: not an IP address")))
+}
+
+fn ip_prefix(text: &str) -> PyResult<IpPrefix> {
+    let prefix = if text.contains(':') {
+        text.parse().map(IpPrefix::V6)
+    } else {
+        text.parse().map(IpPrefix::V4)
+    };
+    prefix.map_err(|why| error::dataplane("configure", &format!("{text:?}: {why}")))
+}
+
+fn traffic(counters: &Bound<'_, PyDict>, traffic: &Traffic) -> PyResult<()> {
+    counters.set_item("tx_packets", traffic.tx_packets.value())?;
+    counters.set_item("tx_bytes", traffic.tx_bytes.value())?;
+    counters.set_item("rx_packets", traffic.rx_packets.value())?;
+    counters.set_item("rx_bytes", traffic.rx_bytes.value())
+}
+
+fn drops<'py>(py: Python<'py>, drops: &Drops) -> PyResult<Bound<'py, PyDict>> {
+    let counts = PyDict::new(py);
+    for (reason, count) in drops.iter() {
+        counts.set_item(reason.name(), count)?;
+    }
+    Ok(counts)
+}
