@@ -4,9 +4,9 @@ Wherever a buffer is taken, any object with the buffer protocol will do. A `byte
 first, since it may change. Layers are known by name: ethernet, ipv4, ipv6, udp, tcp, icmp, icmpv6, vxlan.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, final, overload
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer
 
@@ -106,3 +106,41 @@ def decode_array(
 
 def encode_many(headers: Iterable[tuple[str, _Fields]], payloads: Iterable[Buffer], /) -> list[bytes]:
     """One packet for each of `payloads`, all with the same headers; lengths and checksums are each packet's own."""
+
+class Pump:
+    """The packet engine of the `udp` backend: a TUN device, a UDP socket, and one thread between them.
+
+    Made but not started, it holds its device and socket. Tables may be exchanged at any time, from any thread.
+    """
+
+    def __new__(cls, *, tun: str, bind: tuple[str, int], mtu: int) -> Self:
+        """Attach to the TUN device `tun`, which exists, and bind the UDP socket; `mtu` is the device's, in bytes.
+
+        DataplaneError: the device or the address cannot be had.
+        """
+
+    def configure(
+        self, *, local: Sequence[str], addresses: Sequence[str], peers: Sequence[tuple[Sequence[str], str, int]]
+    ) -> None:
+        """Exchange the tables in one step: this host's subnets, its overlay addresses (the sources of its ICMP errors), and each
+        peer's subnets, public address and port. Peers that stay keep their counters. DataplaneError: a text is no address or prefix.
+        """
+
+    def start(self) -> None:
+        """Start the thread; nothing happens if it was started before."""
+
+    def stop(self) -> None:
+        """Stop the thread and wait for its end, some microseconds. Device and socket are closed; it cannot be started again."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread runs."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the thread ended by itself, or None."""
+
+    def counters(self) -> dict[str, Any]:
+        """Packets and bytes (`tx_packets`, `tx_bytes`, `rx_packets`, `rx_bytes`), `drops` by reason, and the same for each of
+        `peers` by public address. Bytes are those of inner packets.
+        """

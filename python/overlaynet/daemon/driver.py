@@ -244,8 +244,14 @@ class Driver:
         self._monitor = self._tasks.create_task(self._listen(scope))
 
     async def _listen(self, scope: Scope) -> None:
-        async for _ in self._kernel.changes(scope):
-            self._events.put_nowait(it.KernelChanged())
+        """Hear of changes; where the kernel cannot be listened to, the regular observations still find them."""
+        while True:
+            try:
+                async for _ in self._kernel.changes(scope):
+                    self._events.put_nowait(it.KernelChanged())
+            except KernelError as error:
+                log.warning("the kernel cannot be listened to", why=str(error))
+            await asyncio.sleep(_TICK_S)
 
     def _publish(self, env: SubnetEnv) -> None:
         failed_before = self._unwritten is env

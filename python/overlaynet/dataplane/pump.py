@@ -58,7 +58,6 @@ class UdpEngine:
 
 def _configure(pump: Pump, config: PumpConfig) -> None:
     pump.configure(
-        networks=[str(prefix) for prefix in config.networks],
         local=[str(prefix) for prefix in config.local],
         addresses=[str(address) for address in config.addresses],
         peers=[([str(prefix) for prefix in peer.subnets], str(peer.address), peer.port) for peer in config.peers],
