@@ -122,8 +122,10 @@ class Pump:
     def configure(
         self, *, local: Sequence[str], addresses: Sequence[str], peers: Sequence[tuple[Sequence[str], str, int]]
     ) -> None:
-        """Exchange the tables in one step: this host's subnets, its overlay addresses (the sources of its ICMP errors), and each
-        peer's subnets, public address and port. Peers that stay keep their counters. DataplaneError: a text is no address or prefix.
+        """Exchange the tables in one step.
+
+        `local` are this host's subnets, `addresses` its own in the overlay (the sources of its ICMP errors), `peers` each peer's
+        subnets, public address and port. Peers that stay keep their counters. DataplaneError: a text is no address or prefix.
         """
 
     def start(self) -> None:

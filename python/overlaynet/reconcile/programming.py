@@ -65,6 +65,7 @@ class KernelKeeper:
     _observing: bool = False
     _programming: bool = False
     _dirty: bool = False
+    _changed_mind: bool = False
     _again: bool = False
     _failures: int = 0
     _rounds: int = 0
@@ -90,7 +91,7 @@ class KernelKeeper:
     def want(self, state: DesiredState, scope: Scope) -> None:
         """From now on the kernel should hold `state`; what may be ours is in `scope`."""
         self.look(scope)
-        self._wanted = state
+        self._wanted, self._changed_mind = state, True
         self._wanted_by_key = {item.key: item for item in state.objects}
         self._dirty = True
 
@@ -120,11 +121,13 @@ class KernelKeeper:
         if held_back:
             self._observe_by(min(self._retries.not_before(one.object.key) for one in held_back))
         if operations:
-            self._programming = True
+            if self.settled and not self._changed_mind:
+                self.journal.say("info", "kernel-repair", f"the kernel differs from what it should hold: {_summary(operations)}")
+            self._programming, self._changed_mind = True, False
             self.sent += len(operations)
             self.journal.act(Program(operations))
         else:
-            self.settled = True
+            self.settled, self._changed_mind = True, False
 
     def _note_conflicts(self, conflicts: dict[Hashable, str]) -> None:
         for key in self._conflicts.keys() - conflicts.keys():
@@ -183,6 +186,10 @@ class KernelKeeper:
             self._retries.wrote(item.key, now, error)
             if error is None:
                 self._succeeded(operation)
+                if self._retries.fought_over(item.key):
+                    self.journal.trouble(
+                        "kernel-fight", describe(item), f"does not stay as written, slowing down: {describe(item)}"
+                    )
                 if item.kind in {ObjectKind.LINK, ObjectKind.ADDRESS}:
                     self._observe_by(now)
                 continue
@@ -222,3 +229,9 @@ class KernelKeeper:
             if trouble:
                 return "failed", trouble
         return ("pending", "about to be written") if missing else ("programmed", "")
+
+
+def _summary(operations: tuple[Operation, ...]) -> str:
+    first = operations[0]
+    text = f"{'removing' if isinstance(first, Delete) else 'writing'} {describe(first.object)}"
+    return text if len(operations) == 1 else f"{text} and {len(operations) - 1} more"

@@ -60,6 +60,11 @@ class Retries:
             history.why = str(error)
             history.not_before = now + self.backoff.delay_s(history.failures)
 
+    def fought_over(self, key: Hashable) -> bool:
+        """Whether the object has to be written again and again although the kernel accepts it."""
+        history = self._histories.get(key)
+        return history is not None and history.writes > _FREE_WRITES
+
     def trouble(self, key: Hashable) -> str:
         """Why the last write failed, or an empty text."""
         history = self._histories.get(key)
