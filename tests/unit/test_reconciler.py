@@ -51,6 +51,7 @@ def test_restart_finds_everything_right_and_writes_nothing() -> None:
     world.restart()
     world.settle()
     assert (world.own, world.kernel.writes, world.ready) == (own, writes, True)
+    assert world.reports("kernel-repair") == []
 
 
 def test_without_a_config_nothing_is_touched_until_there_is_one() -> None:
@@ -299,6 +300,7 @@ def test_deleted_device_comes_back_with_everything_and_the_same_mac() -> None:
     world.disturbed()
     world.settle(0.2)
     assert world.text() == text
+    assert "ovl.1" in world.reports("kernel-repair")[0]
 
 
 def test_device_that_has_to_be_made_again_at_start_gets_everything_back_untold() -> None:
@@ -358,6 +360,7 @@ def test_somebody_who_keeps_deleting_is_answered_ever_more_slowly() -> None:
         world.disturbed()
         world.settle(0.1)
     assert world.kernel.writes - writes < 150
+    assert 1 <= len(world.reports("kernel-fight")) <= 2
     world.settle(60.0)
     assert "route 10.5.7.0/24" in world.text()
 
