@@ -10,7 +10,7 @@ from overlaynet.backend import attributes, desired
 from overlaynet.backend.vxlan import vtep_mac
 from overlaynet.errors import ConfigError
 from overlaynet.model.addresses import Family, LinkIndex, MacAddress, Mtu, Vni
-from overlaynet.model.kernel import Underlay, describe
+from overlaynet.model.kernel import Underlay, describe, in_order
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import VxlanData, decode_vxlan_data, encode_vxlan_data
 from overlaynet.model.network import NetworkConfig, parse_network
@@ -30,7 +30,7 @@ def network(text: bytes) -> NetworkConfig:
 
 def lines(config: NetworkConfig, *peers: Lease, own: Lease = OWN, **changes: object) -> str:
     state = desired(config, settings(**changes), own, peers, UNDERLAY)
-    return "".join(f"{describe(item)}\n" for item in state.objects)
+    return "".join(f"{describe(item)}\n" for item in in_order(state.objects))
 
 
 def dual_peer(number: int, backend: str) -> Lease:

@@ -10,7 +10,7 @@ from overlaynet.backend.plan import Backend, DesiredState, PeerPlan, Place, Refu
 from overlaynet.backend.udp import TUN_NAME, UdpBackend
 from overlaynet.backend.vxlan import VxlanBackend, link_name
 from overlaynet.model.host import HostSettings
-from overlaynet.model.kernel import KernelObject, Underlay, in_order
+from overlaynet.model.kernel import KernelObject, Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes
 from overlaynet.model.network import HostGwOptions, NetworkConfig, UdpOptions, VxlanOptions
 
@@ -73,7 +73,7 @@ def desired(
         paths[name] = outcome.path
         taken.append(peer)
     return DesiredState(
-        objects=tuple(in_order(objects)),
+        objects=tuple(sorted(objects, key=lambda item: item.kind)),
         pump=backend.pump(base, tuple(taken)),
         mtu=base.mtu,
         refused=tuple(refused),

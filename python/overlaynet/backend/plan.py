@@ -44,7 +44,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """Everything that a host's kernel and packet engine should hold.
+    """Everything that a host's kernel and packet engine should hold; `objects` in the order of their kinds.
 
     `owners` maps a peer's subnets, as text, to the keys of its objects, and `paths` to the way of its packets; a peer of the
     packet engine has no objects of its own. `refused` are the peers for which nothing is written, with the reason.

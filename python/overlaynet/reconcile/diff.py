@@ -69,7 +69,7 @@ def diff(wanted: Iterable[KernelObject], observation: Observation, *, complete: 
     puts: list[Put] = []
     conflicts: dict[Hashable, str] = {}
     lost_links: dict[str, str] = {}
-    for item in sorted(wanted, key=_rank):
+    for item in sorted(wanted, key=_place):
         key = item.key
         keys.add(key)
         have = seen.get(key)
@@ -93,6 +93,10 @@ def diff(wanted: Iterable[KernelObject], observation: Observation, *, complete: 
     return Difference((*sorted(puts, key=lambda put: _rank(put.object)), *deletes), tuple(conflicts.items()))
 
 
-def _rank(item: KernelObject) -> tuple[float, str]:
+def _place(item: KernelObject) -> float:
     after_its_link = isinstance(item, Sysctl) and item.link is not None
-    return (ObjectKind.LINK + 0.5 if after_its_link else item.kind, describe(item))
+    return ObjectKind.LINK + 0.5 if after_its_link else item.kind
+
+
+def _rank(item: KernelObject) -> tuple[float, str]:
+    return (_place(item), describe(item))
