@@ -7,6 +7,7 @@ import json
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -17,6 +18,7 @@ from overlaynet.lab import lab as labs
 from overlaynet.lab import traffic
 from overlaynet.lab.system import enter
 from overlaynet.lab.topology import Plan, plan_lab
+from scapy.error import Scapy_Exception
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap
@@ -52,8 +54,32 @@ def seen(
     file = tmp_path_factory.mktemp("wire") / "underlay.pcap"
     with captured(lab, "host1", file):
         assert traffic.ping(lab, "pod1", lab.pod_address("pod2"), count=PINGS, interval_s=0.05).lost == 0
-    frames = [Ether(bytes(frame)) for frame in rdpcap(str(file))]
-    return lab, [frame for frame in frames if frame.type == 0x0800]
+        # A ping from host to host comes last: once its reply is in the file, everything before it is.
+        one, two = (str(host.address.ip) for host in lab.plan.hosts)
+        assert traffic.ping(lab, "host1", two, count=1).lost == 0
+        deadline = time.monotonic() + 10
+        while not (found := before_reply(file, two, one)):
+            assert time.monotonic() < deadline, "the capture does not get to its last packet"
+            time.sleep(0.02)
+    return lab, found
+
+
+def before_reply(file: Path, source: str, destination: str) -> list[Any]:
+    """The IPv4 frames in the file before the plain echo request that was answered; empty while the reply is not there."""
+    try:
+        frames = [Ether(bytes(frame)) for frame in rdpcap(str(file))]
+    except (EOFError, Scapy_Exception):
+        return []
+    frames = [frame for frame in frames if frame.type == 0x0800]
+    if not frames or not is_echo(frames[-1], source, destination, 0):
+        return []
+    request = next(number for number, frame in enumerate(frames) if is_echo(frame, destination, source, 8))
+    return frames[:request]
+
+
+def is_echo(frame: Any, source: str, destination: str, kind: int) -> bool:
+    ip = frame[IP]
+    return (ip.src, ip.dst, ip.proto) == (source, destination, 1) and frame[ICMP].type == kind
 
 
 def mac(lab: labs.Lab, member: str, link: str) -> str:
