@@ -16,6 +16,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
+from overlaynet import __version__
 from overlaynet.daemon.health import Health
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.state import replace_file
@@ -92,7 +93,11 @@ class Driver:
         """This host's picture now."""
         status = self._reconciler.status(boot_time())
         return dataclasses.replace(
-            status, store=self._store.traits.name, kernel_writes=self._kernel.writes, counters=self._engine.counters()
+            status,
+            version=__version__,
+            store=self._store.traits.name,
+            kernel_writes=self._kernel.writes,
+            counters={**status.counters, **self._engine.counters()},
         )
 
     async def run(self) -> OverlaynetError | None:

@@ -16,7 +16,8 @@ impl Tun {
     /// Attaches to the device called `name`.
     ///
     /// # Errors
-    /// `/dev/net/tun` cannot be opened; a name longer than 15 bytes; a device of that name is of another kind or taken (EBUSY).
+    /// `/dev/net/tun` cannot be opened; a name longer than 15 bytes; there is no such device (ENODEV), or it is of another kind
+    /// (EINVAL) or taken (EBUSY).
     pub fn open(name: &str) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -30,6 +31,10 @@ impl Tun {
         }
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from.cast_signed();
+        }
+        // SAFETY: the name ends in a zero byte, as it is shorter than its field. TUNSETIFF would make a device that is not there.
+        if unsafe { libc::if_nametoindex(request.ifr_name.as_ptr()) } == 0 {
+            return Err(io::Error::last_os_error());
         }
         let flags = libc::IFF_TUN | libc::IFF_NO_PI;
         request.ifr_ifru.ifru_flags = flags as libc::c_short;
