@@ -23,7 +23,7 @@ def test_bridged_underlay_as_text() -> None:
         "None: netns add ovl-a-pod1\n"
         "None: netns add ovl-a-pod2\n"
         "ovl-a-underlay: link set lo up\n"
-        "ovl-a-underlay: link add name underlay type bridge\n"
+        "ovl-a-underlay: link add name underlay type bridge mcast_snooping 0\n"
         "ovl-a-underlay: link set underlay up\n"
         "ovl-a-underlay: link add name host1 type veth peer name eth0 netns ovl-a-host1\n"
         "ovl-a-underlay: link set host1 master underlay\n"

@@ -26,7 +26,8 @@ def underlay_batches(plan: Plan) -> Iterator[Batch]:
     yield Batch(None, tuple(f"netns add {namespace}" for namespace in plan.namespaces))
     underlay = ["link set lo up"]
     if plan.underlay is Underlay.BRIDGE:
-        underlay += ["link add name underlay type bridge", "link set underlay up"]
+        # A switch that has no say of its own: with snooping the bridge would join groups, and its reports be on the underlay.
+        underlay += ["link add name underlay type bridge mcast_snooping 0", "link set underlay up"]
     for host in plan.hosts:
         underlay.append(f"link add name {host.name} type veth peer name eth0 netns {host.namespace}")
         if host.gateway is None:
