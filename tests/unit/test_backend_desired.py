@@ -164,6 +164,7 @@ def test_udp_has_one_route_for_the_whole_network_whoever_the_peers_are() -> None
         text
         == lines(network(UDP))
         == (
+            "sysctl net/ipv4/conf/ovl-udp/accept_local = 1\n"
             "sysctl net/ipv4/ip_forward = 1\n"
             "link ovl-udp tun mtu 1472 txqueuelen 1000\n"
             "address 10.5.1.0/32 dev ovl-udp\n"

@@ -14,7 +14,7 @@ from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
 from overlaynet.errors import ConfigError
 from overlaynet.model.addresses import Family, Mtu
 from overlaynet.model.dataplane import PumpConfig, PumpPeer
-from overlaynet.model.kernel import LinkAddress, Route, TunLink, Underlay
+from overlaynet.model.kernel import LinkAddress, Route, Sysctl, TunLink, Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes
 
 TUN_NAME = "ovl-udp"
@@ -50,6 +50,8 @@ class UdpBackend:
         mtu = Mtu(underlay.mtu - self.outer.header_bytes - _UDP_HEADER_BYTES)
         objects = host_objects(self.place)
         objects.append(TunLink(TUN_NAME, mtu, _QUEUE_PACKETS))
+        # The engine's ICMP errors come from this host's own address, which fib_frontend.c takes for martian without this.
+        objects.append(Sysctl(f"ipv4/conf/{TUN_NAME}/accept_local", "1", link=TUN_NAME))
         subnet, half = own.subnets.v4, self.place.config.v4
         if subnet is None or half is None:
             return Base(tuple(objects), mtu)
