@@ -45,4 +45,15 @@ def guarded(program: str, body: Callable[[], object]) -> NoReturn:
         raise SystemExit(0) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception as error:  # a defect of ours: one line for the operator, the rest for who asks for it
+        if os.environ.get("OVERLAYNET_DEBUG"):
+            raise
+        fail(program, f"defect in overlaynet: {_innermost(error)!r}: set OVERLAYNET_DEBUG=1 to see where", EXIT_DEFECT)
     raise SystemExit(result if isinstance(result, int) else 0)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first error that is no group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

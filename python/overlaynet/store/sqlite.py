@@ -20,7 +20,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from overlaynet.errors import ConflictError, HistoryGoneError, LeaseLostError, StoreDataError, StoreError, StoreUnavailableError
+from overlaynet.errors import (
+    ConfigError,
+    ConflictError,
+    HistoryGoneError,
+    LeaseLostError,
+    StoreDataError,
+    StoreError,
+    StoreUnavailableError,
+)
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import decode_attributes, encode_attributes, lease_key, parse_lease_key
 from overlaynet.model.snapshot import Change, Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, StoreTraits, Unreadable
@@ -205,6 +213,11 @@ class SqliteStore:
             raise self._translated(error) from None
         except OSError as error:
             raise StoreUnavailableError(self.traits.name, error.strerror or str(error)) from None
+        except ConfigError as error:
+            # What was a fault of the settings at first is, once the store was open, a store that has gone away.
+            if self._opened is None:
+                raise
+            raise StoreUnavailableError(self.traits.name, error.why) from None
 
     def _translated(self, error: sqlite3.Error) -> StoreError:
         name = getattr(error, "sqlite_errorname", "") or ""
