@@ -11,7 +11,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip nftables:nft iperf3:iperf3 tcpdump:tcpdump tshark:tshark ethtool:ethtool iputils-ping:ping curl:curl gcc:cc
 
-.PHONY: help build demo test check system rust-test python-test wheel clean
+.PHONY: help build demo test check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -55,8 +55,11 @@ check: build ## Format, lint, types, docs, import contracts
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 	@! grep -nE '://' requirements/*.txt || { echo "requirements/*.txt must not name a host" >&2; exit 1; }
 
-rust-test: build
-	cargo test --workspace --locked --quiet
+lock: $(BIN)/.tools ## Choose the newest tools and dependencies anew, into requirements/dev.txt and Cargo.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate pyproject.toml requirements/dev.in -o requirements/dev.txt
+	cargo update
 
 test: build ## The whole test suite, lab included (as root)
 	@test "$$(id -u)" = 0 || { echo "make test needs root: it makes network namespaces" >&2; exit 1; }
