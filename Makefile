@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*' 2>/dev/null) $(wildcard rust/*/Cargo.toml) Cargo.toml Cargo.lock
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'python/overlaynet/data/*')
 
-PACKAGES := iproute2:ip nftables:nft iperf3:iperf3 tcpdump:tcpdump tshark:tshark ethtool:ethtool iputils-ping:ping curl:curl gcc:cc
+PACKAGES := iproute2:ip nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc
 
 .PHONY: help build demo test check system wheel lock clean
 
@@ -18,6 +18,7 @@ help: ## Show the targets
 
 system: ## Install the Debian packages that are missing
 	@missing=(); for pair in $(PACKAGES); do command -v "$${pair#*:}" >/dev/null || missing+=("$${pair%%:*}"); done; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv); \
 	if (($${#missing[@]})); then \
 	  command -v apt-get >/dev/null || { echo "missing: $${missing[*]}: install them" >&2; exit 1; }; \
 	  DEBIAN_FRONTEND=noninteractive apt-get update -qq; \
