@@ -89,6 +89,8 @@ def decode_attributes(text: bytes) -> LeaseAttributes:
         v6 = IPv6Address(stored.public_ipv6) if stored.public_ipv6 else None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreDataError("lease value", str(error)) from None
+    if v6 is not None and v6.scope_id is not None:
+        raise StoreDataError("lease value", f"PublicIPv6 {v6}: a zone means nothing to other hosts")
     return LeaseAttributes(
         public_ipv4=v4 if int(v4) else None,
         public_ipv6=v6,

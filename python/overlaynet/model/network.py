@@ -275,7 +275,7 @@ def _subnet_len(fields: _Fields, name: str, network: Prefix) -> int:
     longest = bits - 2
     given = fields.number(name, 0, bits)
     least = network.prefixlen + 2
-    if given is None:
+    if not given:  # flannel takes 0 for a missing value
         usual = bits - 8 if bits == 32 else 64
         if network.prefixlen > bits - 4:
             raise ConfigError(name.replace("SubnetLen", "Network"), str(network), f"is too small: at most /{bits - 4}")
@@ -296,6 +296,8 @@ def _bound(fields: _Fields, name: str, network: Prefix, subnet_len: int, default
         address = make(text)
     except ValueError:
         raise ConfigError(name, text, f"must be an address in {network}") from None
+    if not int(address):  # flannel takes the zero address for a missing value
+        return make(default)
     if address not in network:
         raise ConfigError(name, text, f"must lie in {network}")
     step = 1 << (network.max_prefixlen - subnet_len)
@@ -388,7 +390,7 @@ def parse_subnet_env(text: str) -> SubnetEnv:
             raise ConfigError(name, value, "must be a prefix") from None
 
     mtu = values.get("FLANNEL_MTU", "")
-    if not mtu.isdecimal() or not 0 < int(mtu) <= _LARGEST_MTU:
+    if not mtu.isdecimal() or len(mtu) > 9 or not 0 < int(mtu) <= _LARGEST_MTU:
         raise ConfigError("FLANNEL_MTU", mtu, "must be a number of bytes")
     return SubnetEnv(
         prefix("FLANNEL_NETWORK", IPv4Network),

@@ -2,7 +2,7 @@
 
 A lease is refused when, in a family that the network enables, its subnet lies outside the network or is not longer than it,
 overlaps ours or that of an older lease, or its public address is missing, unspecified, loopback, multicast or our own; and when
-it repeats another lease's VTEP MAC address. An IPv6-only network takes no notice of a key's IPv4 half.
+it repeats another lease's VTEP MAC address, or ours. An IPv6-only network takes no notice of a key's IPv4 half.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ def accept_peers(
             if prefix is not None:
                 taken[half.family].add(prefix, "ours")
     macs: dict[tuple[Family, MacAddress], Lease] = {}
+    for lease in leases:
+        if lease.subnets == own:
+            _repeated_mac(config, lease, macs)
     peers: list[Lease] = []
     refused: list[Refusal] = []
     for lease in sorted(leases, key=lambda lease: (lease.created, str(lease.subnets))):
@@ -112,7 +115,7 @@ def _repeated_mac(config: NetworkConfig, lease: Lease, macs: dict[tuple[Family, 
             continue
         other = macs.get((half.family, mac))
         if other is not None:
-            return f"VTEP MAC {mac} is that of the older lease {other.subnets}"
+            return f"VTEP MAC {mac} is also that of the lease {other.subnets}"
         found.append((half.family, mac))
     macs.update(dict.fromkeys(found, lease))
     return ""

@@ -15,6 +15,8 @@ from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnet
 from overlaynet.model.snapshot import Change, Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, StoreTraits
 from overlaynet.store.claims import check_free, may_take
 
+_LONGEST_WAIT_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class _Held:
@@ -38,6 +40,7 @@ class MemoryStore:
         self._held: dict[Subnets, _Held] = {}
         self._history: list[Changes] = []
         self._changed = asyncio.Event()
+        self._closed = False
 
     @property
     def traits(self) -> StoreTraits:
@@ -51,8 +54,10 @@ class MemoryStore:
 
     async def watch(self, after: int) -> AsyncIterator[Changes]:
         """Every change after `after`. HistoryGoneError: not all of them are kept."""
-        while True:
+        while not self._closed:
             self._expire()
+            if after > self._revision:
+                raise HistoryGoneError(after)
             if after < self._revision:
                 if not self._history or self._history[0].revision > after + 1:
                     raise HistoryGoneError(after)
@@ -62,7 +67,8 @@ class MemoryStore:
                 continue
             changed = self._changed
             ends = [held.expires_at for held in self._held.values() if held.expires_at is not None]
-            wait = None if not ends else max(0.0, min(ends) - self._clock())
+            # The loop's clock stands still during suspend and is not the one that ends leases: look again soon.
+            wait = None if not ends else min(_LONGEST_WAIT_S, max(0.0, min(ends) - self._clock()))
             try:
                 async with asyncio.timeout(wait):
                     await changed.wait()
@@ -129,7 +135,9 @@ class MemoryStore:
         self._remove(held)
 
     async def aclose(self) -> None:
-        """Nothing is held that must be let go of."""
+        """End the watches; nothing else is held."""
+        self._closed = True
+        self._changed.set()
 
     async def put_config(self, text: bytes) -> None:
         """See `StoreAdmin.put_config`."""

@@ -66,6 +66,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
         self._own_commits = 0
+        self._closed = False
 
     @property
     def traits(self) -> StoreTraits:
@@ -82,13 +83,19 @@ class SqliteStore:
         token: object = None
         ends = 0.0
         while True:
-            new_token = await self._run(self._token)
-            if new_token != token or ends <= self._clock():
-                token = new_token
-                batch, ends = await self._run(partial(self._changes, after, told))
-                for changes in batch:
-                    after = max(after, changes.revision)
-                    yield changes
+            try:
+                new_token = await self._run(self._token)
+                batch: list[Changes] = []
+                if new_token != token or ends <= self._clock():
+                    token = new_token
+                    batch, ends = await self._run(partial(self._changes, after, told))
+            except StoreUnavailableError:
+                if self._closed:
+                    return
+                raise
+            for changes in batch:
+                after = max(after, changes.revision)
+                yield changes
             await asyncio.sleep(min(_POLL_S, max(0.001, ends - self._clock())))
 
     async def claim(
@@ -190,19 +197,24 @@ class SqliteStore:
         return await self._run(body)
 
     async def aclose(self) -> None:
-        """Close the file."""
+        """End the watches and close the file. Later calls raise StoreUnavailableError."""
 
         def close() -> None:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
 
+        if self._closed:
+            return
+        self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, close)
         self._thread.shutdown(wait=False)
 
     # Below, everything runs in the store's thread.
 
     async def _run(self, body: Callable[[], T]) -> T:
+        if self._closed:
+            raise StoreUnavailableError(self.traits.name, "it was closed")
         # A cancelled caller leaves the thread to end its transaction: nothing is half done.
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, body)
 
