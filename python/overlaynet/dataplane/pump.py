@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overlaynet.errors import DataplaneError
 from overlaynet.model.dataplane import PumpConfig
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ class UdpEngine:
             pump.start()
             self._pump = pump
         else:
-            _configure(self._pump, config)
+            try:
+                _configure(self._pump, config)
+            except DataplaneError:
+                self.apply(None)
+                raise
         self._config = config
 
     def counters(self) -> dict[str, object]:

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -243,14 +244,15 @@ impl Pump {
         };
         let wake = Arc::clone(&self.wake);
         let run = move || {
-            if let Err(error) = run(&mut engine, &wake) {
-                let mut failure = engine
-                    .shared
-                    .failure
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *failure = Some(error.to_string());
-            }
+            let shared = Arc::clone(&engine.shared);
+            // A defect must not look like an engine that runs. The engine is dropped and never seen again, whatever state it is in.
+            let ended = panic::catch_unwind(AssertUnwindSafe(move || run(&mut engine, &wake)));
+            let why = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "a defect in overlaynet itself: the engine's thread panicked".to_owned(),
+            };
+            *shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         };
         self.thread = Some(thread::Builder::new().name("overlaynet-pump".into()).spawn(run)?);
         Ok(())
@@ -265,7 +267,7 @@ impl Pump {
         self.shared.stopping.store(true, Ordering::Release);
         // It fails only when the counter is full, and then the thread is awake already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-        // A panic of the thread has been printed; there is nothing to add to it here.
+        // The thread catches its own panics: there is nothing to learn here.
         let _ = thread.join();
     }
 }

@@ -10,6 +10,7 @@ use crate::port::{Batch, PacketPort};
 #[derive(Debug)]
 pub struct Tun {
     file: File,
+    name: String,
 }
 
 impl Tun {
@@ -47,7 +48,15 @@ impl Tun {
         if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, 0 as libc::c_ulong) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The error that ends the port, with the device's name.
+    fn ended(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("TUN device {}: {error}", self.name))
     }
 }
 
@@ -66,7 +75,7 @@ impl PacketPort for Tun {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The device is down: it may come up again.
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.ended(&error)),
             }
         }
         Ok(())
@@ -76,7 +85,7 @@ impl PacketPort for Tun {
         match self.file.write(packet) {
             Ok(_) => Ok(true),
             // EBADFD: the device was deleted (tun_get_user in drivers/net/tun.c).
-            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(error),
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(self.ended(&error)),
             Err(_) => Ok(false),
         }
     }

@@ -31,12 +31,14 @@ impl Pump {
 impl Pump {
     #[new]
     #[pyo3(signature = (*, tun, bind, mtu))]
-    fn new(tun: &str, bind: (String, u16), mtu: usize) -> PyResult<Self> {
+    fn new(py: Python<'_>, tun: &str, bind: (String, u16), mtu: usize) -> PyResult<Self> {
         let address = SocketAddr::new(address(&bind.0)?, bind.1);
-        let device =
-            Tun::open(tun).map_err(|why| error::dataplane("open", &format!("TUN device {tun}: {why}")))?;
-        let socket =
-            Udp::bind(address).map_err(|why| error::dataplane("bind", &format!("UDP {address}: {why}")))?;
+        let device = py
+            .detach(|| Tun::open(tun))
+            .map_err(|why| error::dataplane("open", &format!("TUN device {tun}: {why}")))?;
+        let socket = py
+            .detach(|| Udp::bind(address))
+            .map_err(|why| error::dataplane("bind", &format!("UDP {address}: {why}")))?;
         let pump = pump::Pump::new(device, socket)
             .map_err(|why| error::dataplane("open", &format!("eventfd: {why}")))?;
         Ok(Self {
@@ -53,10 +55,12 @@ impl Pump {
         addresses: Vec<String>,
         peers: Vec<Peer>,
     ) -> PyResult<()> {
-        let tables = py.detach(|| tables(self.mtu, &local, &addresses, &peers))?;
-        let shared = py.detach(|| self.locked().shared().clone());
-        shared.exchange(tables);
-        Ok(())
+        py.detach(|| {
+            let tables = tables(self.mtu, &local, &addresses, &peers)?;
+            // Under the lock: of two exchanges at once, the later one must see the peers of the earlier.
+            self.locked().shared().exchange(tables);
+            Ok(())
+        })
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
