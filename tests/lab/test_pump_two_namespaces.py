@@ -1,0 +1,328 @@
+"""The packet engine by itself, without a daemon: two hosts with an engine each, on a bridge of a third that is no peer.
+
+a 192.0.2.1               c 192.0.2.3               b 192.0.2.2
+TUN tun0 10.9.1.1         bridge br0                TUN tun0 10.9.2.1
+    eth0 ---------------- a          b ------------ eth0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from overlaynet.lab.links import Batch
+from overlaynet.lab.system import delete_namespaces, enter, namespaces, run_ip
+from scapy.layers.inet import IP, UDP
+
+OURS = re.compile(r"ovt-pump([0-9]+)-[abc]")
+PORT = 8285
+MTU = 1472
+
+ENGINE = """
+import json, sys, time
+from overlaynet._core import Pump
+from overlaynet.errors import DataplaneError
+pump = None
+for line in sys.stdin:
+    name, arguments = json.loads(line)
+    began = time.monotonic()
+    try:
+        if name == "open":
+            pump = Pump(tun=arguments["tun"], bind=tuple(arguments["bind"]), mtu=arguments["mtu"])
+            said = None
+        elif name == "configure":
+            arguments["peers"] = [tuple(peer) for peer in arguments["peers"]]
+            said = pump.configure(**arguments)
+        elif name in ("running", "failure"):
+            said = getattr(pump, name)
+        else:
+            said = getattr(pump, name)(**arguments)
+    except DataplaneError as error:
+        said = {"error": str(error)}
+    print(json.dumps([said, time.monotonic() - began]), flush=True)
+"""
+
+FORGE = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.sendto(bytes.fromhex(sys.argv[2]), (sys.argv[1], int(sys.argv[3])))
+"""
+
+
+def until(told: str, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, told
+        time.sleep(0.02)
+
+
+class Host:
+    """One namespace, and the process in it that owns an engine."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.namespace = f"ovt-pump{os.getpid()}-{name}"
+        self.number = number
+        self.public = f"192.0.2.{number}"
+        self.overlay = f"10.9.{number}.1"
+        self.subnet = f"10.9.{number}.0/24"
+        self.seconds = 0.0
+        self._process: subprocess.Popen[str] | None = None
+
+    def ip(self, *lines: str) -> None:
+        run_ip(Batch(self.namespace, lines))
+
+    def run(self, *command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(enter(self.namespace, *command), capture_output=True, text=True, check=False, timeout=timeout_s)
+
+    def make_tun(self) -> None:
+        self.ip(
+            "tuntap add tun0 mode tun",
+            f"link set tun0 mtu {MTU} up",
+            f"address add {self.overlay}/32 dev tun0",
+            f"route add 10.9.0.0/16 dev tun0 src {self.overlay}",
+        )
+
+    def ask(self, name: str, **arguments: object) -> Any:
+        """What the engine's process says to a call; how long the call took stays in `seconds`."""
+        process = self._process
+        if process is None:
+            process = self._process = subprocess.Popen(
+                enter(self.namespace, sys.executable, "-c", ENGINE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps([name, arguments]) + "\n")
+        process.stdin.flush()
+        said, self.seconds = json.loads(process.stdout.readline())
+        return said
+
+    def process_id(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def open(self) -> Any:
+        return self.ask("open", tun="tun0", bind=(self.public, PORT), mtu=MTU)
+
+    def configure(self, *peers: Host) -> Any:
+        table = [([peer.subnet], peer.public, PORT) for peer in peers]
+        return self.ask("configure", local=[self.subnet], addresses=[self.overlay], peers=table)
+
+    def begin(self, *peers: Host) -> None:
+        assert self.open() is None
+        assert self.configure(*peers) is None
+        assert self.ask("start") is None
+        assert self.ask("running") is True
+
+    def drops(self) -> dict[str, int]:
+        return {reason: count for reason, count in self.ask("counters")["drops"].items() if count}
+
+    def end(self) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            process.communicate(timeout=10)
+
+
+def ping(source: Host, destination: str, *options: str, count: int = 3) -> subprocess.CompletedProcess[str]:
+    return source.run("ping", "-c", str(count), "-i", "0.02", "-W", "2", *options, destination)
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Host, Host, Host]]:
+    for name in namespaces():
+        session = OURS.fullmatch(name)
+        if session and not Path(f"/proc/{session[1]}").exists():
+            delete_namespaces([name])
+    a, b, c = Host("a", 1), Host("b", 2), Host("c", 3)
+    try:
+        for host in (a, b, c):
+            subprocess.run(["ip", "netns", "add", host.namespace], check=True)
+            host.ip("link set lo up")
+            # The kernel's own IPv6 chatter on a TUN would be counted too.
+            assert host.run("sysctl", "-w", "net.ipv6.conf.default.disable_ipv6=1").returncode == 0
+        c.ip("link add br0 type bridge", f"address add {c.public}/24 dev br0", "link set br0 up")
+        for name, host in (("a", a), ("b", b)):
+            c.ip(f"link add name {name} type veth peer name eth0 netns {host.namespace}", f"link set dev {name} master br0 up")
+            host.ip(f"address add {host.public}/24 dev eth0", "link set eth0 up")
+            host.make_tun()
+        yield a, b, c
+    finally:
+        for host in (a, b, c):
+            host.end()
+        delete_namespaces([host.namespace for host in (a, b, c)])
+
+
+def test_traffic_crosses_and_is_counted(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+    b.begin(a)
+
+    assert "3 received, 0% packet loss" in ping(a, b.overlay).stdout
+    server = subprocess.Popen(enter(b.namespace, "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL)
+    try:
+        until("iperf3 does not listen", lambda: ":5201" in b.run("ss", "-ltn").stdout)
+        bulk = a.run("iperf3", "-c", b.overlay, "-n", "64M", "-J")
+        assert bulk.returncode == 0, bulk.stdout
+        server.wait(timeout=10)
+    finally:
+        server.kill()
+        server.wait()
+
+    # iperf3 closes when it has sent everything: its server may not have read the last buffers.
+    received = json.loads(bulk.stdout)["end"]["sum_received"]["bytes"]
+    assert received > 32 << 20
+    of_a, of_b = a.ask("counters"), b.ask("counters")
+    assert of_a["tx_bytes"] > received
+    assert of_b["peers"][a.public]["rx_bytes"] == of_b["rx_bytes"] > received
+    assert of_a["peers"].keys() == {b.public}
+
+
+def test_stranger_is_counted_and_let_in_nowhere(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, c = hosts
+    b.begin(a)
+    # What a's own engine would send.
+    inner = bytes(IP(src=a.overlay, dst=b.overlay) / UDP(sport=9, dport=9))
+    assert c.run(sys.executable, "-c", FORGE, b.public, inner.hex(), str(PORT)).returncode == 0
+    until("not counted", lambda: b.drops() == {"unknown_peer": 1})
+
+    assert a.run(sys.executable, "-c", FORGE, b.public, inner.hex(), str(PORT)).returncode == 0
+    until("not delivered", lambda: b.ask("counters")["peers"][a.public]["rx_packets"] == 1)
+    assert b.drops() == {"unknown_peer": 1}
+
+
+def test_tables_change_under_traffic_without_loss(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, c = hosts
+    a.begin(b)
+    b.begin(a)
+    pinging = subprocess.Popen(
+        enter(a.namespace, "ping", "-q", "-i", "0.002", "-c", "500", b.overlay), stdout=subprocess.PIPE, text=True
+    )
+    changes = 0
+    while pinging.poll() is None:
+        assert a.configure(b, c) is None
+        assert a.configure(b) is None
+        changes += 2
+    said, _ = pinging.communicate(timeout=10)
+
+    assert "500 received, 0% packet loss" in said
+    assert changes > 100
+    assert a.ask("counters")["peers"][b.public]["tx_packets"] == a.ask("counters")["tx_packets"] >= 500
+
+
+def test_wrong_text_is_named_and_leaves_the_tables_alone(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+    b.begin(a)
+
+    for wrong in ("10.9.1.0/33", "nonsense", "10.9.1.7/24"):
+        said = a.ask("configure", local=[wrong], addresses=[], peers=[])
+        assert wrong in said["error"]
+    assert "10.9.1.x" in a.ask("configure", local=[], addresses=["10.9.1.x"], peers=[])["error"]
+
+    assert "3 received" in ping(a, b.overlay).stdout
+
+
+def test_stop_returns_at_once_and_frees_device_and_port(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+    b.begin(a)
+    flood = subprocess.Popen(
+        enter(a.namespace, "ping", "-q", "-f", "-w", "30", b.overlay), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until("no traffic", lambda: a.ask("counters")["rx_packets"] > 100)
+        a.ask("stop")
+        assert a.seconds < 0.5
+        assert a.ask("running") is False
+        assert a.ask("failure") is None
+        a.ask("stop")
+
+        a.begin(b)
+        until("no traffic after the second start", lambda: a.ask("counters")["rx_packets"] > 100)
+    finally:
+        flood.kill()
+        flood.wait()
+
+
+def test_idle_engine_sleeps(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+    process = a.process_id()
+
+    def busy_ticks() -> int:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = busy_ticks()
+    time.sleep(1.0)
+    assert busy_ticks() - before <= 5
+
+
+def test_device_that_is_deleted_ends_the_engine_with_a_reason(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+
+    a.ip("link delete tun0")
+
+    until("still runs", lambda: a.ask("running") is False)
+    assert "tun0" in a.ask("failure")
+    a.ask("stop")
+    a.make_tun()
+    a.begin(b)
+
+
+def test_underlay_that_is_down_is_a_counted_drop(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+    b.begin(a)
+
+    a.ip("link set eth0 down")
+    ping(a, b.overlay, "-W", "1", count=2)
+    assert a.drops() == {"send_failed": 2}
+    assert {reason: n for reason, n in a.ask("counters")["peers"][b.public]["drops"].items() if n} == {"send_failed": 2}
+
+    a.ip("link set eth0 up")
+    until("does not come back", lambda: ping(a, b.overlay, count=1).returncode == 0)
+    assert a.ask("failure") is None
+
+
+def test_device_that_is_down_for_a_while_is_no_end(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+    b.begin(a)
+
+    b.ip("link set tun0 down")
+    ping(a, b.overlay, "-W", "1", count=2)
+    until("not counted", lambda: b.drops() == {"deliver_failed": 2})
+    b.ip("link set tun0 up", f"route replace 10.9.0.0/16 dev tun0 src {b.overlay}")
+
+    assert "3 received" in ping(a, b.overlay).stdout
+    assert b.ask("running") is True
+
+
+def test_used_up_ttl_is_answered(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.ip(f"address add {a.subnet.split('/')[0]}/32 dev tun0")
+    enabled = a.run("sysctl", "-w", "net.ipv4.conf.tun0.accept_local=1")
+    assert enabled.returncode == 0, enabled.stderr
+    a.begin(b)
+
+    assert "Time to live exceeded" in ping(a, b.overlay, "-t", "1", count=1).stdout
+    assert "Destination Net Unreachable" in ping(a, "10.9.77.1", count=1).stdout
+    assert a.drops() == {"ttl_exceeded": 1, "no_peer": 1}
+
+
+def test_taken_port_is_named(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+
+    a.ip("tuntap add tun1 mode tun")
+    assert f"{a.public}:{PORT}" in a.ask("open", tun="tun1", bind=(a.public, PORT), mtu=MTU)["error"]
