@@ -55,13 +55,17 @@ def boot_time() -> float:
 class SqliteStore:
     """A `Store` and `StoreAdmin` over the SQLite file at `path`, which is made when it is first used.
 
-    StoreDataError: the file is something else. ConfigError: it cannot be there. `clock` and `boot` are for tests.
+    StoreDataError: the file is something else. ConfigError: it cannot be there. `clock`, `boot` and
+    `keep`, the number of changes that are kept, are for tests.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = boot_time, boot: Callable[[], str] = boot_id) -> None:
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = boot_time, boot: Callable[[], str] = boot_id, keep: int = _KEPT_CHANGES
+    ) -> None:
         self._path = path
         self._clock = clock
         self._boot = boot
+        self._keep = keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
@@ -417,7 +421,7 @@ class SqliteStore:
         revision = _revision(db) + 1
         db.execute("INSERT OR REPLACE INTO setting VALUES ('revision', ?)", (revision,))
         db.execute("INSERT INTO change (revision, kind, key, value) VALUES (?, ?, ?, ?)", (revision, kind, key, value))
-        db.execute("DELETE FROM change WHERE revision <= ?", (revision - _KEPT_CHANGES,))
+        db.execute("DELETE FROM change WHERE revision <= ?", (revision - self._keep,))
 
 
 def _revision(db: sqlite3.Connection) -> int:
