@@ -426,6 +426,21 @@ def test_engine_that_fails_is_shown_retried_and_does_not_hold_up_readiness() -> 
     assert world.states() == {"10.5.7.0-24": "programmed"}
 
 
+def test_engine_that_failed_to_change_is_started_again_when_the_change_is_taken_back() -> None:
+    world = World(UDP, peer(7, backend="udp"))
+    world.settle()
+    world.pump_trouble = "no such device"
+    world.change(LeasePut(peer(8)))
+    world.settle(0.1)
+    world.pump_trouble = None
+    asked = sum(isinstance(action, ConfigurePump) for action in world.done)
+    world.change(LeaseGone(peer(8).subnets))
+    world.settle(30.0)
+    later = [action.config for action in world.done if isinstance(action, ConfigurePump)][asked:]
+    assert [config is not None and len(config.peers) for config in later] == [1]
+    assert world.states() == {"10.5.7.0-24": "programmed"}
+
+
 def test_deleted_tun_leads_to_an_engine_that_begins_again() -> None:
     world = World(UDP)
     world.settle(30.0)

@@ -79,6 +79,8 @@ class PumpKeeper:
             if self._asked is not None:
                 self.journal.over("pump", "pump", "the packet engine runs")
             return
+        # An engine that could not be brought to a configuration is stopped, whatever it ran with before.
+        self._running = None
         self._fail(why, now)
 
     def failed(self, why: str, now: float) -> None:
