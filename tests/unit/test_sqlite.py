@@ -1,0 +1,239 @@
+"""What is the SQLite file's own: where it stands, boots, damage, full disks, and how soon watchers hear."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from overlaynet.errors import ConfigError, ConflictError, StoreDataError, StoreUnavailableError
+from overlaynet.model.snapshot import LeaseGone, LeasePut, Unreadable
+from overlaynet.store import sqlite_file
+from overlaynet.store.open import open_store
+from overlaynet.store.sqlite import SqliteStore, boot_id
+
+from tests.contract.store_worlds import TTL_S, A, B, Clock, Watcher, claim
+
+KEY = "10.1.1.0-24"
+Opener = Callable[..., SqliteStore]
+
+
+@pytest_asyncio.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
+    stores: list[SqliteStore] = []
+
+    def make(path: Path = tmp_path / "store.db", clock: Callable[[], float] | None = None, boot: str = "boot-1") -> SqliteStore:
+        stores.append(SqliteStore(path, clock=clock or Clock(), boot=lambda: boot))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        await store.aclose()
+
+
+async def test_lease_of_another_boot_keeps_its_owner_and_gets_one_full_ttl(opened: Opener) -> None:
+    grant = await claim(opened(clock=Clock(90_000.0)), A, KEY, 1)
+    clock = Clock(5.0)
+    after = opened(clock=clock, boot="boot-2")
+    assert (await after.load()).leases == (grant.lease,)
+    assert await after.remaining([grant.lease]) == [TTL_S]
+    clock.now += TTL_S - 1
+    again = opened(clock=clock, boot="boot-2")
+    with pytest.raises(ConflictError):
+        await claim(again, B, KEY, 2)
+    clock.now += 1
+    assert (await again.load()).leases == ()
+
+
+async def test_lease_of_another_boot_is_not_ended_by_a_larger_clock(opened: Opener) -> None:
+    grant = await claim(opened(clock=Clock(5.0)), A, KEY, 1)
+    after = opened(clock=Clock(90_000.0), boot="boot-2")
+    with pytest.raises(ConflictError):
+        await claim(after, B, KEY, 2)
+    assert (await after.load()).leases == (grant.lease,)
+
+
+async def test_holder_goes_on_renewing_after_a_reboot(opened: Opener) -> None:
+    grant = await claim(opened(), A, KEY, 1)
+    clock = Clock(1.0)
+    after = opened(clock=clock, boot="boot-2")
+    await after.renew(grant)
+    clock.now += TTL_S - 1
+    assert len((await after.load()).leases) == 1
+
+
+async def test_file_is_private_and_its_folder_is_made(opened: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "store.db"
+    await opened(path).load()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert {one.name for one in path.parent.iterdir()} == {"store.db", "store.db-journal"}
+
+
+async def test_settings_of_the_connection_are_those_that_survive_a_crash(opened: Opener) -> None:
+    store = opened()
+    await store.load()
+    assert store._connection is not None
+    assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (3,)
+
+
+async def test_file_that_is_no_database_is_left_as_it_is(opened: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.write_bytes(b"not a database, but long enough to look at\n" * 50)
+    before = path.read_bytes()
+    with pytest.raises(StoreDataError):
+        await opened(path).load()
+    assert path.read_bytes() == before
+
+
+async def test_database_of_another_program_is_refused(opened: Opener, tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "store.db")
+    db.execute("CREATE TABLE photos (name)")
+    db.commit()
+    db.close()
+    with pytest.raises(StoreDataError, match="another program"):
+        await opened().load()
+
+
+async def test_newer_schema_is_refused(opened: Opener, tmp_path: Path) -> None:
+    await opened().load()
+    db = sqlite3.connect(tmp_path / "store.db")
+    db.execute(f"PRAGMA user_version = {sqlite_file.SCHEMA_VERSION + 1}")
+    db.commit()
+    db.close()
+    with pytest.raises(StoreDataError, match="schema version"):
+        await opened().load()
+
+
+async def test_place_that_cannot_be_is_a_config_error(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "store.db"):
+        with pytest.raises(ConfigError):
+            await opened(path).load()
+
+
+async def test_network_file_system_is_refused(opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sqlite_file.file_system(Path("/proc")) == "proc"
+    monkeypatch.setattr(sqlite_file, "file_system", lambda folder: "nfs4")
+    with pytest.raises(ConfigError, match="network file system"):
+        await opened().load()
+    assert not (tmp_path / "store.db").exists()
+
+
+async def test_full_disk_is_unavailable_and_loses_nothing(opened: Opener) -> None:
+    store = opened()
+    grant = await claim(store, A, KEY, 1)
+    assert store._connection is not None
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    before = await store.load()
+    with pytest.raises(StoreUnavailableError):
+        await store.put_config(b"x" * 100_000)
+    assert await store.load() == before
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    await store.renew(grant)
+    await store.put_config(b"x" * 100_000)
+
+
+async def test_readers_leave_out_what_expired_although_the_disk_is_full(opened: Opener) -> None:
+    clock = Clock()
+    store = opened(clock=clock)
+    grant = await claim(store, A, KEY, 1)
+    watcher = Watcher(store, (await store.load()).revision)
+    assert store._connection is not None
+    store._connection.execute("PRAGMA query_only = ON")
+    clock.now += TTL_S
+    assert (await store.load()).leases == ()
+    assert await watcher.until(1) == [LeaseGone(grant.lease.subnets)]
+    await watcher.stop()
+
+
+async def test_locked_file_is_unavailable_and_usable_again(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.05)
+    store = opened()
+    await store.load()
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreUnavailableError):
+        await claim(store, A, KEY, 1)
+    other.execute("ROLLBACK")
+    other.close()
+    await claim(store, A, KEY, 1)
+
+
+async def test_file_that_was_removed_is_unavailable_and_a_new_one_is_taken_up(opened: Opener, tmp_path: Path) -> None:
+    store = opened()
+    await claim(store, A, KEY, 1)
+    (tmp_path / "store.db").unlink()
+    with pytest.raises(StoreUnavailableError):
+        await store.load()
+    await opened().put_config(b"new")
+    assert (await store.load()).config == b"new"
+
+
+async def test_damaged_row_is_shown_and_does_not_hide_the_others(opened: Opener, tmp_path: Path) -> None:
+    store = opened()
+    grant = await claim(store, A, KEY, 1)
+    await claim(store, B, "10.1.2.0-24", 2)
+    db = sqlite3.connect(tmp_path / "store.db")
+    db.execute("UPDATE lease SET value = x'ff' WHERE owner = ?", (B,))
+    db.commit()
+    db.close()
+    snapshot = await store.load()
+    assert snapshot.leases == (grant.lease,)
+    assert [type(one) for one in snapshot.unreadable] == [Unreadable]
+    assert snapshot.unreadable[0].key == "10.1.2.0-24"
+
+
+async def test_call_after_close_says_so(opened: Opener) -> None:
+    store = opened()
+    await store.aclose()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await store.load()
+
+
+async def test_watchers_hear_of_changes_and_expiries_at_once(opened: Opener) -> None:
+    def clock() -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    writer, readers = opened(clock=clock), [opened(clock=clock) for _ in range(3)]
+    watchers = [Watcher(reader, (await reader.load()).revision) for reader in readers]
+    worst: list[float] = []
+    for n in range(5):
+        started = clock()
+        grant = await claim(writer, A, f"10.1.{n + 1}.0-24", 1, ttl_s=0.4)
+        for watcher in watchers:
+            await watcher.until(2 * n + 1)
+        heard = clock() - started
+        for watcher in watchers:
+            await watcher.until(2 * n + 2)
+        worst += [heard, clock() - started - 0.4]
+        for watcher in watchers:
+            assert watcher.heard[2 * n :] == [LeasePut(grant.lease), LeaseGone(grant.lease.subnets)]
+    for watcher in watchers:
+        await watcher.stop()
+    # 200 ms on a machine that is not busy: the middle of ten, so that one slow moment of a shared machine is none of ours.
+    assert sorted(worst)[len(worst) // 2] < 0.2
+
+
+@pytest.mark.parametrize("url", ["", "store.db", "sqlite:///", "sqlite://x/store.db", "etcd://127.0.0.1:2379", "memory:"])
+def test_other_urls_name_the_one_that_is_known(url: str) -> None:
+    with pytest.raises(ConfigError, match="sqlite:///PATH") as caught:
+        open_store(url)
+    assert caught.value.field == "--store"
+
+
+async def test_url_names_the_file(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/a.db")
+    await store.put_config(b"{}")
+    await store.aclose()
+    assert (tmp_path / "a.db").exists()
+    assert store.traits.name == f"sqlite:///{tmp_path}/a.db"
+    assert len(boot_id()) == 36
