@@ -1,0 +1,188 @@
+"""Calls to an etcd cluster: one channel for each endpoint, rotated when a member fails; time-outs everywhere; tokens renewed.
+
+grpcio's own address lists fail TLS host name verification, so each endpoint has its own channel. Channels are kept for life. Only
+requests that may safely be sent twice go through `call`: reads, transactions that say what they rest on, leases with chosen ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from overlaynet.errors import StoreUnavailableError
+from overlaynet.store.etcd import rpc_pb2 as rpc
+from overlaynet.store.etcd.settings import EtcdSettings
+
+ResponseT = TypeVar("ResponseT")
+
+REQUEST_TIMEOUT_S = 3.0
+"""How long one member has to answer one request."""
+
+TOTAL_TIMEOUT_S = 12.0
+"""How long a call may take over all members and retries."""
+
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.max_receive_message_length", 256 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_retries", 0),
+)
+
+RANGE = ("/etcdserverpb.KV/Range", rpc.RangeResponse)
+TXN = ("/etcdserverpb.KV/Txn", rpc.TxnResponse)
+PUT = ("/etcdserverpb.KV/Put", rpc.PutResponse)
+GRANT = ("/etcdserverpb.Lease/LeaseGrant", rpc.LeaseGrantResponse)
+REVOKE = ("/etcdserverpb.Lease/LeaseRevoke", rpc.LeaseRevokeResponse)
+TIME_TO_LIVE = ("/etcdserverpb.Lease/LeaseTimeToLive", rpc.LeaseTimeToLiveResponse)
+KEEP_ALIVE = ("/etcdserverpb.Lease/LeaseKeepAlive", rpc.LeaseKeepAliveResponse)
+WATCH = ("/etcdserverpb.Watch/Watch", rpc.WatchResponse)
+AUTHENTICATE = ("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse)
+
+_ELSEWHERE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
+
+
+class EtcdClient:
+    """One process's way to a cluster. To be made and used in one event loop."""
+
+    def __init__(self, settings: EtcdSettings) -> None:
+        self._settings = settings
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._at = 0
+        self._token = ""
+        self._logging_in = asyncio.Lock()
+
+    async def call(self, method: tuple[str, type[ResponseT]], request: Any) -> ResponseT:
+        """The cluster's answer. StoreUnavailableError: no member gave one in time, or etcd refuses for good."""
+        why = "no answer"
+        try:
+            async with asyncio.timeout(TOTAL_TIMEOUT_S):
+                for attempt in range(3 * len(self._settings.endpoints) + 2):
+                    if attempt > len(self._settings.endpoints):
+                        await asyncio.sleep(0.1 * attempt)
+                    token = await self._logged_in()
+                    try:
+                        return await self._once(method, request, token)
+                    except grpc.aio.AioRpcError as error:
+                        why = self._look_at(error, token)
+        except TimeoutError:
+            pass
+        raise self._unavailable(why)
+
+    async def keep_alive(self, lease: int) -> int:
+        """The seconds that the lease now lasts; 0: it is gone. StoreUnavailableError as `call`."""
+        answer = await self.call(KEEP_ALIVE, rpc.LeaseKeepAliveRequest(ID=lease))
+        return answer.TTL
+
+    async def watch(self, creates: Iterable[rpc.WatchCreateRequest]) -> AsyncIterator[rpc.WatchResponse]:
+        """The answers of one stream that watches all of `creates`, with a leader required. StoreUnavailableError: it broke."""
+        token = await self._logged_in()
+        path, response = WATCH
+        open_ended = asyncio.Event()
+
+        async def requests() -> AsyncIterator[rpc.WatchRequest]:
+            for create in creates:
+                yield rpc.WatchRequest(create_request=create)
+            await open_ended.wait()
+
+        stub = self._channel().stream_stream(
+            path, request_serializer=rpc.WatchRequest.SerializeToString, response_deserializer=response.FromString
+        )
+        stream = stub(requests(), metadata=(("hasleader", "true"), *self._metadata(token)))
+        try:
+            async for answer in stream:
+                yield answer
+            why = "the watch ended"
+        except grpc.aio.AioRpcError as error:
+            why = self._look_at(error, token)
+        finally:
+            open_ended.set()
+            stream.cancel()
+        self._rotate()
+        raise self._unavailable(why)
+
+    async def aclose(self) -> None:
+        """Close the channels."""
+        for channel in self._channels.values():
+            await channel.close(grace=None)
+        self._channels.clear()
+
+    async def _once(self, method: tuple[str, type[ResponseT]], request: Any, token: str) -> ResponseT:
+        path, response = method
+        kind: Any = response
+        channel = self._channel()
+        metadata = self._metadata(token)
+        if method is KEEP_ALIVE:
+            stub = channel.stream_stream(
+                path, request_serializer=type(request).SerializeToString, response_deserializer=kind.FromString
+            )
+            stream = stub(iter([request]), timeout=REQUEST_TIMEOUT_S, metadata=metadata)
+            try:
+                answer = await stream.read()
+            finally:
+                stream.cancel()
+            if answer is grpc.aio.EOF:
+                raise self._unavailable("the keep-alive ended without an answer")
+            return cast("ResponseT", answer)
+        call = channel.unary_unary(
+            path, request_serializer=type(request).SerializeToString, response_deserializer=kind.FromString
+        )
+        return await call(request, timeout=REQUEST_TIMEOUT_S, metadata=metadata)  # type: ignore[no-any-return]
+
+    def _look_at(self, error: grpc.aio.AioRpcError, token: str) -> str:
+        """Prepare the next try after `error`, and say why there is one. StoreUnavailableError: there should be none."""
+        details = " ".join((error.details() or error.code().name).split())
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED and "invalid auth token" in details:
+            if self._token == token:
+                self._token = ""
+            return details
+        if error.code() in _ELSEWHERE or "auth: revision" in details:
+            if error.code() is not grpc.StatusCode.UNKNOWN:
+                self._rotate()
+            return details
+        raise self._unavailable(details) from None
+
+    async def _logged_in(self) -> str:
+        """The token of this user, or an empty text where there is no user."""
+        if not self._settings.username or self._token:
+            return self._token
+        async with self._logging_in:
+            if not self._token:
+                request = rpc.AuthenticateRequest(name=self._settings.username, password=self._settings.password)
+                for _ in range(2 * len(self._settings.endpoints)):
+                    try:
+                        self._token = (await self._once(AUTHENTICATE, request, "")).token
+                        break
+                    except grpc.aio.AioRpcError as error:
+                        why = self._look_at(error, "")
+                else:
+                    raise self._unavailable(why)
+        return self._token
+
+    def _metadata(self, token: str) -> tuple[tuple[str, str], ...]:
+        return (("token", token),) if token else ()
+
+    def _channel(self) -> grpc.aio.Channel:
+        endpoint = self._settings.endpoints[self._at % len(self._settings.endpoints)]
+        channel = self._channels.get(endpoint)
+        if channel is None:
+            tls = self._settings.tls
+            if tls is None:
+                channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+            else:
+                credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+                channel = grpc.aio.secure_channel(endpoint, credentials, options=_OPTIONS)
+            self._channels[endpoint] = channel
+        return channel
+
+    def _rotate(self) -> None:
+        self._at += 1
+
+    def _unavailable(self, why: str) -> StoreUnavailableError:
+        return StoreUnavailableError(self._settings.name, why)
