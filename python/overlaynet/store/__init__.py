@@ -13,7 +13,7 @@ from typing import Protocol
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.snapshot import Changes, Snapshot, StoreTraits
 
-__all__ = ["Store", "StoreAdmin"]
+__all__ = ["AdministeredStore", "Store", "StoreAdmin"]
 
 
 class Store(Protocol):
@@ -77,3 +77,7 @@ class StoreAdmin(Protocol):
 
     async def remaining(self, leases: Sequence[Lease]) -> list[float | None]:
         """For each lease the seconds until it ends, or None for one that does not end."""
+
+
+class AdministeredStore(Store, StoreAdmin, Protocol):
+    """Both sides of a store, as operators' commands and tests use it."""

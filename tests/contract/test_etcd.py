@@ -1,0 +1,214 @@
+"""The etcd store against a real etcd: claims under contention, flannel's texts in its keys, changes through the watch."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import IPv4Address
+
+import pytest
+import pytest_asyncio
+from overlaynet.errors import ConflictError, LeaseLostError, StoreUnavailableError
+from overlaynet.model.host import HostSettings
+from overlaynet.model.lease import Grant, HostId, LeaseAttributes
+from overlaynet.model.lease_text import parse_lease_key
+from overlaynet.model.network import parse_network
+from overlaynet.model.snapshot import Changes, LeaseGone, LeasePut
+from overlaynet.reconcile.allocate import choose
+from overlaynet.store.etcd.settings import parse_etcd_url
+from overlaynet.store.etcd.store import EtcdStore
+
+A, B = HostId("a" * 32), HostId("b" * 32)
+SUBNET = parse_lease_key("10.1.2.0-24")
+ATTRIBUTES = LeaseAttributes(IPv4Address("192.0.2.1"), None, "vxlan", b'{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}')
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The client address of an etcd of this module's own, on loopback."""
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    folder = tmp_path_factory.mktemp("etcd")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *("etcd", "--data-dir", str(folder / "data")),
+                *("--listen-client-urls", client, "--advertise-client-urls", client),
+                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield client.removeprefix("http://")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest_asyncio.fixture
+async def store(etcd: str, request: pytest.FixtureRequest) -> AsyncIterator[EtcdStore]:
+    """A store under a prefix of the test's own."""
+    made = EtcdStore(parse_etcd_url(f"etcd://{etcd}/{request.node.name}"))
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        try:
+            await made.load()
+            break
+        except StoreUnavailableError:
+            assert asyncio.get_running_loop().time() < deadline, "etcd does not start"
+    yield made
+    await made.aclose()
+
+
+async def claimed(store: EtcdStore, host: HostId = A, ttl_s: float = 60.0) -> Grant:
+    return await store.claim(host, SUBNET, ATTRIBUTES, ttl_s=ttl_s, seen=await store.load())
+
+
+def etcdctl(etcd: str, *arguments: str) -> str:
+    command = ["etcdctl", "--endpoints", etcd, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env={"ETCDCTL_API": "3"}, timeout=30).stdout
+
+
+async def test_keys_and_values_are_flannels(store: EtcdStore, etcd: str, request: pytest.FixtureRequest) -> None:
+    await claimed(store)
+
+    assert etcdctl(etcd, "get", "--prefix", f"/{request.node.name}/").splitlines() == [
+        f"/{request.node.name}/overlaynet/owner/10.1.2.0-24",
+        f'{{"host":"{A}","features":[]}}',
+        f"/{request.node.name}/subnets/10.1.2.0-24",
+        '{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}',
+    ]
+
+
+async def test_flannels_lease_reservation_and_junk_are_read(store: EtcdStore, etcd: str, request: pytest.FixtureRequest) -> None:
+    prefix = f"/{request.node.name}/subnets"
+    lease = etcdctl(etcd, "lease", "grant", "60").split()[1]
+    etcdctl(etcd, "put", f"--lease={lease}", f"{prefix}/10.1.7.0-24", '{"PublicIP":"192.0.2.7","PublicIPv6":null}')
+    etcdctl(etcd, "put", f"{prefix}/10.1.8.0-24", '{"PublicIP":"192.0.2.8","PublicIPv6":null,"BackendType":"host-gw"}')
+    etcdctl(etcd, "put", f"{prefix}/junk", "x")
+
+    snapshot = await store.load()
+
+    found = [(str(lease.subnets), lease.reserved, lease.owner, lease.attributes.backend_type) for lease in snapshot.leases]
+    assert found == [("10.1.7.0-24", False, None, ""), ("10.1.8.0-24", True, None, "host-gw")]
+    assert [bad.key for bad in snapshot.unreadable] == ["junk"]
+
+
+async def test_claim_from_an_old_snapshot_is_refused_whatever_the_keys_text(store: EtcdStore) -> None:
+    old = await store.load()
+    await claimed(store)
+    await store.load()
+
+    for text in ("10.1.3.0-24", "10.1.2.128-25", "10.1.2.0-24&fd00:1::-64"):
+        with pytest.raises(ConflictError):
+            await store.claim(B, parse_lease_key(text), LeaseAttributes(IPv4Address("192.0.2.2")), ttl_s=60, seen=old)
+
+    assert len((await store.load()).leases) == 1
+
+
+async def test_own_lease_is_kept_by_the_next_run_without_a_write(store: EtcdStore) -> None:
+    first = await claimed(store)
+    before = (await store.load()).revision
+
+    again = await claimed(store)
+
+    assert again.handle == first.handle
+    assert (await store.load()).revision == before
+
+
+async def test_watch_brings_put_with_owner_and_gone(store: EtcdStore) -> None:
+    after = (await store.load()).revision
+    seen: list[Changes] = []
+
+    async def follow() -> None:
+        async for changes in store.watch(after):
+            seen.append(changes)
+            if isinstance(changes.changes[-1], LeaseGone):
+                return
+
+    following = asyncio.create_task(follow())
+    writer = EtcdStore(store._settings)
+    grant = await claimed(writer)
+    await writer.release(grant)
+    await asyncio.wait_for(following, 10)
+    await writer.aclose()
+
+    changes = [change for batch in seen for change in batch.changes]
+    puts = [change.lease.owner for change in changes if isinstance(change, LeasePut)]
+    assert set(puts) <= {A}
+    assert changes[-1] == LeaseGone(SUBNET)
+
+
+async def test_expired_lease_is_lost_and_free(store: EtcdStore) -> None:
+    grant = await claimed(store, ttl_s=2)
+    deadline = asyncio.get_running_loop().time() + 30
+    while (await store.load()).leases:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.1)
+
+    with pytest.raises(LeaseLostError):
+        await store.renew(grant)
+    assert (await claimed(store, B)).lease.owner == B
+
+
+async def test_unconditional_write_of_another_ends_ownership(store: EtcdStore, etcd: str, request: pytest.FixtureRequest) -> None:
+    grant = await claimed(store)
+    lease = etcdctl(etcd, "lease", "grant", "60").split()[1]
+    etcdctl(
+        etcd, "put", f"--lease={lease}", f"/{request.node.name}/subnets/10.1.2.0-24", '{"PublicIP":"192.0.2.9","PublicIPv6":null}'
+    )
+
+    with pytest.raises(LeaseLostError):
+        await store.renew(grant)
+    with pytest.raises(LeaseLostError):
+        await store.update(grant, ATTRIBUTES)
+    assert (await store.load()).leases[0].owner is None
+
+
+async def test_reservation_stays_one_after_its_owner_used_it(store: EtcdStore) -> None:
+    reserved = await store.reserve(SUBNET, ATTRIBUTES)
+    seen = await store.load()
+    grant = await store.claim(A, SUBNET, ATTRIBUTES, ttl_s=60, seen=seen, takes_over=reserved)
+    grant = await store.renew(grant)
+    (held,) = (await store.load()).leases
+    assert (held.reserved, held.owner) == (True, A)
+
+    await store.release(grant)
+
+    (left,) = (await store.load()).leases
+    assert (left.reserved, left.owner) == (True, None)
+
+
+async def test_hosts_that_start_together_end_with_subnets_of_their_own(store: EtcdStore) -> None:
+    config, _ = parse_network(b'{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"udp"}}')
+
+    async def start(number: int) -> Grant:
+        client = EtcdStore(store._settings)
+        host, address = HostId(f"{number:032x}"), IPv4Address("192.0.2.0") + number
+        settings = HostSettings(host, "eth0", address, None, address, None)
+        try:
+            for attempt in range(1_000):
+                seen = await client.load()
+                wanted = choose(config, settings, seen.leases, attempt).subnets
+                try:
+                    return await client.claim(host, wanted, LeaseAttributes(address), ttl_s=60, seen=seen)
+                except ConflictError:
+                    await asyncio.sleep(0.002 * ((number * 7 + attempt * 13) % 50))
+        finally:
+            await client.aclose()
+        raise AssertionError("never served")
+
+    grants = await asyncio.gather(*(start(number) for number in range(1, 31)))
+
+    assert len({grant.lease.subnets for grant in grants}) == 30
+    assert len((await store.load()).leases) == 30
