@@ -227,7 +227,7 @@ async def test_watchers_hear_of_changes_and_expiries_at_once(opened: Opener) -> 
     "url", ["", "store.db", "sqlite:///", "sqlite://x/store.db", "etcd://", "etcd://host:99999/x", "etcd3://host", "memory:"]
 )
 def test_other_urls_name_the_one_that_is_known(url: str) -> None:
-    with pytest.raises(ConfigError, match="etcd://HOST:PORT|sqlite:///PATH") as caught:
+    with pytest.raises(ConfigError, match=r"etcd://HOST:PORT|sqlite:///PATH") as caught:
         open_store(url)
     assert caught.value.field == "--store"
 
