@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from overlaynet.errors import ConfigError, StoreDataError
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
@@ -20,6 +20,9 @@ from overlaynet.model.lease_text import (
 )
 from overlaynet.model.network import NetworkConfig, parse_network, parse_subnet_env
 from overlaynet.model.peers import accept_peers
+
+# Where hypothesis has not run before, its first text takes a second or more: it builds its tables of Unicode then.
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 CONFIGS = tuple(
     parse_network(text)[0]
@@ -60,6 +63,7 @@ NAMED = st.dictionaries(
 VALUES = st.one_of(st.binary(max_size=80), NAMED.map(lambda value: json.dumps(value).encode()))
 
 
+@patient
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=8), st.sampled_from(CONFIGS))
 def test_no_stored_bytes_ever_yield_a_route_outside_the_network(entries: list[tuple[str, bytes]], config: NetworkConfig) -> None:
     leases: list[Lease] = []
@@ -92,6 +96,7 @@ GOOD = st.builds(
 )
 
 
+@patient
 @given(st.lists(st.tuples(SUBNETS, GOOD), max_size=12, unique_by=lambda entry: str(entry[0])), st.sampled_from(CONFIGS))
 def test_accepted_peers_lie_in_the_network_and_never_overlap(
     entries: list[tuple[Subnets, LeaseAttributes]], config: NetworkConfig
@@ -99,6 +104,7 @@ def test_accepted_peers_lie_in_the_network_and_never_overlap(
     _check_accepted(config, tuple(Lease(subnets, attributes) for subnets, attributes in entries))
 
 
+@patient
 @given(st.text(max_size=60))
 def test_any_key_is_read_canonically_or_refused(text: str) -> None:
     try:
@@ -108,11 +114,13 @@ def test_any_key_is_read_canonically_or_refused(text: str) -> None:
     assert lease_key(subnets) == text
 
 
+@patient
 @given(SUBNETS)
 def test_keys_survive_the_way_there_and_back(subnets: Subnets) -> None:
     assert parse_lease_key(lease_key(subnets)) == subnets
 
 
+@patient
 @given(VALUES)
 def test_any_value_is_read_or_refused_and_read_the_same_again(text: bytes) -> None:
     with suppress(StoreDataError):
@@ -143,6 +151,7 @@ CONFIG_VALUES = (
 )
 
 
+@patient
 @given(
     st.one_of(st.binary(max_size=60), st.dictionaries(CONFIG_KEYS, CONFIG_VALUES).map(lambda value: json.dumps(value).encode()))
 )
@@ -158,6 +167,7 @@ def test_any_network_text_is_a_configuration_or_a_config_error(text: bytes) -> N
         assert int(half.subnet_min) <= int(half.subnet_max)
 
 
+@patient
 @given(st.text(max_size=80) | st.text(max_size=8).map(lambda value: f"FLANNEL_MTU=1450\nFLANNEL_SUBNET={value}\n"))
 def test_any_subnet_env_is_read_or_a_config_error(text: str) -> None:
     try:

@@ -63,7 +63,7 @@ def test_choice_is_the_same_for_the_same_input_and_differs_between_hosts_and_att
 
 
 def test_every_free_subnet_and_no_other_is_found_until_none_is_left() -> None:
-    leases: tuple[Lease, ...] = (lease("10.1.4.0-22"), lease("10.1.9.4-30"))
+    leases: tuple[Lease, ...] = (lease("10.0.9.0-24"), lease("10.1.4.0-22"), lease("10.1.9.4-30"), lease("10.1.16.0-24"))
     found = set()
     for _ in range(10):
         subnets = choose(CONFIG, HOST, leases, attempt=len(leases)).subnets
@@ -73,7 +73,7 @@ def test_every_free_subnet_and_no_other_is_found_until_none_is_left() -> None:
     with pytest.raises(SubnetsExhaustedError) as caught:
         choose(CONFIG, HOST, leases)
     assert caught.value.leases == len(leases)
-    # The first subnet is not leased by default, 4 to 7 and 9 are taken.
+    # The first subnet is not leased by default, 4 to 7 and 9 are taken; leases outside the network are nobody's concern.
     assert found == {Subnets(IPv4Network(f"10.1.{n}.0/24")) for n in (1, 2, 3, 8, 10, 11, 12, 13, 14, 15)}
 
 
