@@ -30,16 +30,16 @@ from overlaynet.errors import (
     StoreUnavailableError,
 )
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
-from overlaynet.model.lease_text import decode_attributes, encode_attributes, lease_key, parse_lease_key
-from overlaynet.model.snapshot import Change, Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, StoreTraits, Unreadable
+from overlaynet.model.lease_text import encode_attributes, lease_key, parse_lease_key
+from overlaynet.model.snapshot import Changes, LeaseGone, Snapshot, StoreTraits
 from overlaynet.store.claims import check_free, may_take
 from overlaynet.store.sqlite_file import check_place, open_database
+from overlaynet.store.sqlite_rows import LEASE_COLUMNS, change_in, lease_in, leases_in, revision_of
 
 T = TypeVar("T")
 
 _POLL_S = 0.1
 _KEPT_CHANGES = 20_000
-_LEASE_COLUMNS = "key, value, owner, features, reserved, created"
 
 
 def boot_id() -> str:
@@ -171,7 +171,7 @@ class SqliteStore:
         """See `StoreAdmin.reserve`."""
 
         def body(db: sqlite3.Connection) -> Lease:
-            check_free(None, subnets, attributes, _leases(db)[0])
+            check_free(None, subnets, attributes, leases_in(db)[0])
             return self._insert(db, Lease(subnets, attributes, reserved=True), 0.0)[0]
 
         return await self._run(lambda: self._write(body))
@@ -181,11 +181,11 @@ class SqliteStore:
 
         def body(db: sqlite3.Connection) -> Lease:
             key = lease_key(subnets)
-            row = db.execute(f"SELECT {_LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
+            row = db.execute(f"SELECT {LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
             if row is None:
                 raise ConflictError(f"subnet {subnets}", "is not leased")
             self._delete(db, key)
-            return _lease(row)
+            return lease_in(row)
 
         return await self._run(lambda: self._write(body))
 
@@ -300,9 +300,9 @@ class SqliteStore:
         try:
             config = db.execute("SELECT value FROM setting WHERE name = 'config'").fetchone()
             expired = {key for key, _ in self._expired(db)}
-            leases, unreadable = _leases(db)
+            leases, unreadable = leases_in(db)
             kept = tuple(lease for lease in leases if lease_key(lease.subnets) not in expired)
-            return Snapshot(_revision(db), config[0] if config else None, kept, unreadable)
+            return Snapshot(revision_of(db), config[0] if config else None, kept, unreadable)
         finally:
             db.execute("ROLLBACK")
 
@@ -315,15 +315,15 @@ class SqliteStore:
         db = self._swept()
         db.execute("BEGIN")
         try:
-            revision = _revision(db)
+            revision = revision_of(db)
             oldest = db.execute("SELECT min(revision) FROM change").fetchone()[0]
             if after > revision or (after < revision and (oldest is None or oldest > after + 1)):
                 raise HistoryGoneError(after)
             rows = db.execute(
-                f"SELECT revision, kind, {_LEASE_COLUMNS} FROM change WHERE revision > ? ORDER BY revision",  # noqa: S608
+                f"SELECT revision, kind, {LEASE_COLUMNS} FROM change WHERE revision > ? ORDER BY revision",  # noqa: S608
                 (after,),
             ).fetchall()
-            batch = [Changes(row[0], (_change(row[1], row[2:]),)) for row in rows]
+            batch = [Changes(row[0], (change_in(row[1], row[2:]),)) for row in rows]
             expired = [(key, handle) for key, handle in self._expired(db) if (key, handle) not in told]
             told.update(expired)
             if expired:
@@ -348,7 +348,7 @@ class SqliteStore:
         features: Sequence[str],
         takes_over: Lease | None,
     ) -> Grant:
-        leases, _ = _leases(db)
+        leases, _ = leases_in(db)
         there = next((lease for lease in leases if lease.subnets == subnets), None)
         if there is not None and not may_take(there, host, takes_over):
             raise ConflictError(f"subnet {subnets}", f"is leased by {there.owner or 'a host without identity'}")
@@ -370,7 +370,7 @@ class SqliteStore:
     def _insert(self, db: sqlite3.Connection, lease: Lease, ttl_s: float) -> tuple[Lease, int]:
         """The lease as stored, with its creation revision, and its handle, which is the revision of this claim."""
         key = lease_key(lease.subnets)
-        handle = _revision(db) + 1
+        handle = revision_of(db) + 1
         expires = None if lease.reserved else self._clock() + ttl_s
         db.execute(
             "INSERT OR REPLACE INTO lease (key, value, owner, features, reserved, created, handle, ttl, boot, expires)"
@@ -389,17 +389,17 @@ class SqliteStore:
             ),
         )
         self._record_lease(db, key)
-        row = db.execute(f"SELECT {_LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
-        return _lease(row), handle
+        row = db.execute(f"SELECT {LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
+        return lease_in(row), handle
 
     def _mine(self, db: sqlite3.Connection, grant: Grant) -> tuple[Lease, float, float | None]:
         """The stored lease of `grant`, its TTL and its end."""
         subnets = grant.lease.subnets
-        query = f"SELECT {_LEASE_COLUMNS}, handle, ttl, expires FROM lease WHERE key = ?"  # noqa: S608  # own columns
+        query = f"SELECT {LEASE_COLUMNS}, handle, ttl, expires FROM lease WHERE key = ?"  # noqa: S608  # own columns
         row = db.execute(query, (lease_key(subnets),)).fetchone()
         if row is None:
             raise LeaseLostError(str(subnets), "it has expired or was removed")
-        lease = _lease(row[:6])
+        lease = lease_in(row[:6])
         if row[6] != grant.handle or lease.owner != grant.lease.owner:
             raise LeaseLostError(str(subnets), "it was given away or claimed anew")
         return lease, row[7], row[8]
@@ -413,62 +413,12 @@ class SqliteStore:
         db.execute(
             "UPDATE change SET (value, owner, features, reserved, created) ="
             " (SELECT value, owner, features, reserved, created FROM lease WHERE key = ?) WHERE revision = ?",
-            (key, _revision(db)),
+            (key, revision_of(db)),
         )
 
     def _record(self, db: sqlite3.Connection, kind: str, key: str, value: bytes) -> None:
         """The next revision, with this change."""
-        revision = _revision(db) + 1
+        revision = revision_of(db) + 1
         db.execute("INSERT OR REPLACE INTO setting VALUES ('revision', ?)", (revision,))
         db.execute("INSERT INTO change (revision, kind, key, value) VALUES (?, ?, ?, ?)", (revision, kind, key, value))
         db.execute("DELETE FROM change WHERE revision <= ?", (revision - self._keep,))
-
-
-def _revision(db: sqlite3.Connection) -> int:
-    row = db.execute("SELECT value FROM setting WHERE name = 'revision'").fetchone()
-    return 0 if row is None else int(row[0])
-
-
-_Row = tuple[str, bytes, str | None, str | None, int | None, int | None]
-
-
-def _lease(row: _Row) -> Lease:
-    """The lease in a row. StoreDataError: it holds none."""
-    key, value, owner, features, reserved, created = row
-    try:
-        names = tuple(str(name) for name in json.loads(features or "[]"))
-        attributes = decode_attributes(bytes(value))
-    except (ValueError, TypeError) as error:
-        raise StoreDataError(str(key), str(error)) from None
-    return Lease(
-        parse_lease_key(str(key)),
-        attributes,
-        owner=None if owner is None else HostId(owner),
-        features=names,
-        reserved=bool(reserved),
-        created=created or 0,
-    )
-
-
-def _leases(db: sqlite3.Connection) -> tuple[tuple[Lease, ...], tuple[Unreadable, ...]]:
-    leases: list[Lease] = []
-    unreadable: list[Unreadable] = []
-    for row in db.execute(f"SELECT {_LEASE_COLUMNS} FROM lease ORDER BY created, key"):  # noqa: S608  # own columns
-        try:
-            leases.append(_lease(row))
-        except StoreDataError as error:
-            unreadable.append(Unreadable(str(row[0]), error.why))
-    return tuple(leases), tuple(unreadable)
-
-
-def _change(kind: str, row: _Row) -> Change:
-    try:
-        match kind:
-            case "put":
-                return LeasePut(_lease(row))
-            case "gone":
-                return LeaseGone(parse_lease_key(row[0]))
-            case _:
-                return ConfigPut(bytes(row[1]))
-    except StoreDataError as error:
-        return Unreadable(str(row[0]), error.why)
