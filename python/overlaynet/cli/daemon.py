@@ -11,6 +11,7 @@ import click
 
 from overlaynet.cli.failure import run
 from overlaynet.cli.flags import flag, rewrite
+from overlaynet.cli.store_flags import store_flags, store_location
 from overlaynet.daemon.settings import Settings, check_spans, parse_span
 from overlaynet.errors import ConfigError
 
@@ -18,7 +19,7 @@ _BOOLEANS = ("release-on-exit", "ip-forward")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@flag("store", default="sqlite:////var/lib/overlaynet/store.db", show_default=True, help="Where leases are kept: sqlite:///PATH.")
+@store_flags
 @flag("state-dir", default="/var/lib/overlaynet", show_default=True, help="What this host keeps between runs.")
 @flag("run-dir", default="/run/overlaynet", show_default=True, help="The control socket's directory.")
 @flag("subnet-file", default="/run/flannel/subnet.env", show_default=True, help="Where subnet.env is written.")
@@ -71,7 +72,7 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
     except ValueError:
         raise ConfigError("--healthz-ip", health_address, "must be an IP address") from None
     return Settings(
-        store=flags["store"],
+        store=store_location(flags),
         state_dir=Path(flags["state_dir"]).absolute(),
         run_dir=Path(flags["run_dir"]).absolute(),
         subnet_file=Path(flags["subnet_file"]).absolute(),

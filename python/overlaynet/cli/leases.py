@@ -11,12 +11,13 @@ import click
 from overlaynet.errors import ConfigError, StoreDataError
 from overlaynet.model.lease import Lease, Subnets
 from overlaynet.model.lease_text import parse_lease_key
+from overlaynet.store.location import StoreLocation
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def leases(settings: dict[str, str], as_json: bool) -> None:
+def leases(settings: dict[str, Any], as_json: bool) -> None:
     """List the network's leases."""
     rows, unreadable = asyncio.run(_rows(settings["store"]))
     for key, why in unreadable:
@@ -40,7 +41,7 @@ def lease() -> None:
 @click.argument("subnet")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def release(settings: dict[str, str], subnet: str, as_json: bool) -> None:
+def release(settings: dict[str, Any], subnet: str, as_json: bool) -> None:
     """Remove the lease on SUBNET (10.1.17.0/24 or 10.1.17.0-24), whoever holds it."""
     removed = asyncio.run(_revoke(settings["store"], _subnets(subnet)))
     if as_json:
@@ -60,10 +61,10 @@ def _subnets(text: str) -> Subnets:
         raise ConfigError("SUBNET", text, f"must be a leased subnet such as 10.1.17.0/24: {error.why}") from None
 
 
-async def _rows(url: str) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+async def _rows(store_at: StoreLocation) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     from overlaynet.store.open import open_store
 
-    store = open_store(url)
+    store = open_store(store_at)
     try:
         snapshot = await store.load()
         remaining = await store.remaining(snapshot.leases)
@@ -86,10 +87,10 @@ def _row(lease: Lease, remaining_s: float | None) -> dict[str, Any]:
     }
 
 
-async def _revoke(url: str, subnets: Subnets) -> Lease:
+async def _revoke(store_at: StoreLocation, subnets: Subnets) -> Lease:
     from overlaynet.store.open import open_store
 
-    store = open_store(url)
+    store = open_store(store_at)
     try:
         return await store.revoke(subnets)
     finally:

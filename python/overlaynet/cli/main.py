@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
 from overlaynet.cli.failure import run
+from overlaynet.cli.store_flags import store_flags, store_location
 
 _COMMANDS = {
     "cleanup": ("overlaynet.cli.cleanup", "cleanup", "Remove all that is ours from this host's kernel."),
@@ -44,13 +46,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option(
-    "--store",
-    envvar=["OVERLAYNET_STORE", "FLANNELD_STORE"],
-    default="sqlite:////var/lib/overlaynet/store.db",
-    show_default=True,
-    help="Where leases are kept: sqlite:///PATH.",
-)
+@store_flags
 @click.option(
     "--run-dir",
     envvar=["OVERLAYNET_RUN_DIR", "FLANNELD_RUN_DIR"],
@@ -60,9 +56,9 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="overlaynet", prog_name="overlaynet")
 @click.pass_context
-def command(ctx: click.Context, store: str, run_dir: str) -> None:
+def command(ctx: click.Context, /, run_dir: str, **flags: Any) -> None:
     """One network over many hosts: its configuration, its leases, and this host."""
-    ctx.obj = {"store": store, "run_dir": run_dir}
+    ctx.obj = {"store": store_location(flags), "run_dir": run_dir}
 
 
 def main() -> None:

@@ -6,11 +6,13 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from overlaynet.errors import ConfigError, NetworkNotConfiguredError, StoreError
 from overlaynet.model.network import NetworkConfig, parse_network
+from overlaynet.store.location import StoreLocation
 
 
 @click.group()
@@ -30,11 +32,11 @@ def check(file: str, as_json: bool) -> None:
 @network.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def show(settings: dict[str, str], as_json: bool) -> None:
+def show(settings: dict[str, Any], as_json: bool) -> None:
     """Show the network's configuration with every default."""
     text = asyncio.run(_load(settings["store"]))
     if text is None:
-        raise NetworkNotConfiguredError(settings["store"])
+        raise NetworkNotConfiguredError(settings["store"].url)
     config, _ = _parse(text)
     _show(config, as_json=as_json)
 
@@ -43,7 +45,7 @@ def show(settings: dict[str, str], as_json: bool) -> None:
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def set_(settings: dict[str, str], file: str, as_json: bool) -> None:
+def set_(settings: dict[str, Any], file: str, as_json: bool) -> None:
     """Validate FILE (- is standard input), then put it into the store as it is."""
     text = _read(file)
     config, _ = _parse(text)
@@ -77,20 +79,20 @@ def _show(config: NetworkConfig, *, as_json: bool) -> None:
         click.echo(f"{name:<24}{json.dumps(value) if isinstance(value, bool) else value}")
 
 
-async def _load(url: str) -> bytes | None:
+async def _load(store_at: StoreLocation) -> bytes | None:
     from overlaynet.store.open import open_store
 
-    store = open_store(url)
+    store = open_store(store_at)
     try:
         return (await store.load()).config
     finally:
         await store.aclose()
 
 
-async def _put(url: str, text: bytes) -> None:
+async def _put(store_at: StoreLocation, text: bytes) -> None:
     from overlaynet.store.open import open_store
 
-    store = open_store(url)
+    store = open_store(store_at)
     try:
         held = (await store.load()).config
         if held is not None and held != text:

@@ -14,7 +14,7 @@ from overlaynet.control.client import ask
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def status(settings: dict[str, str], as_json: bool) -> None:
+def status(settings: dict[str, Any], as_json: bool) -> None:
     """Show this host: lease, backend, peers and whether each is programmed, counters."""
     told = ask(Path(settings["run_dir"]), "status")["status"]
     if as_json:

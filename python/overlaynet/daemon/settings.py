@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from overlaynet.errors import ConfigError
+from overlaynet.store.location import StoreLocation
 
 DEFAULT_TTL_S = 86_400.0
 _LONGEST_TTL_S = 10 * 365 * 86_400.0
@@ -19,7 +20,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 class Settings:
     """What one daemon was told at its start. Times are in seconds."""
 
-    store: str
+    store: StoreLocation
     state_dir: Path
     run_dir: Path
     subnet_file: Path

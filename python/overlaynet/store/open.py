@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from overlaynet.errors import ConfigError
 from overlaynet.store import AdministeredStore
+from overlaynet.store.location import StoreLocation
 
 _SQLITE = "sqlite:///"
 _ETCD = ("etcd://", "etcds://")
 
 
-@dataclass(frozen=True, slots=True)
-class EtcdOptions:
-    """What flags say about an etcd cluster beside its URL: files with PEM certificates, and a user."""
-
-    cafile: str = ""
-    certfile: str = ""
-    keyfile: str = ""
-    username: str = ""
-    password: str = field(default="", repr=False)
-
-
-def open_store(url: str, options: EtcdOptions | None = None) -> AdministeredStore:
-    """The store at `url`. Nothing is opened before its first call. ConfigError: the URL names no store.
+def open_store(place: str | StoreLocation) -> AdministeredStore:
+    """The store at a URL. Nothing is opened before its first call. ConfigError: the URL names no store.
 
     `sqlite:///PATH`, with an absolute path four slashes, is a file; `etcd://HOST:PORT,HOST:PORT/PREFIX` a cluster, and `etcds://`
-    one over TLS. `options` are for etcd alone.
+    one over TLS.
     """
+    location = StoreLocation(place) if isinstance(place, str) else place
+    url = location.url
     if url.startswith(_SQLITE) and len(url) > len(_SQLITE):
         from overlaynet.store.sqlite import SqliteStore
 
@@ -37,7 +28,7 @@ def open_store(url: str, options: EtcdOptions | None = None) -> AdministeredStor
         from overlaynet.store.etcd.settings import parse_etcd_url
         from overlaynet.store.etcd.store import EtcdStore
 
-        given = options or EtcdOptions()
+        given = location.etcd
         return EtcdStore(
             parse_etcd_url(
                 url,
