@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from overlaynet.lab.figures import Figure, Target, at_least, at_most, write_report
 
 
