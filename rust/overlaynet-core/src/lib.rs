@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod forward;
+pub mod offload;
 pub mod prefix;
 pub mod stats;
 pub mod table;
