@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from overlaynet.errors import ConfigError, StoreDataError
-from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
+from overlaynet.model.kept import Kept, decode_kept, encode_kept
+from overlaynet.model.lease import HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import (
     decode_attributes,
     decode_vxlan_data,
@@ -174,3 +175,26 @@ def test_any_subnet_env_is_read_or_a_config_error(text: str) -> None:
         parse_subnet_env(text)
     except ConfigError:
         return
+
+
+KEPT = st.builds(
+    Kept,
+    st.text(max_size=20),
+    st.sampled_from([config.text for config in CONFIGS]),
+    st.integers(0, 2**62),
+    st.builds(Lease, SUBNETS, st.just(LeaseAttributes(IPv4Address("192.0.2.1"))), st.none() | st.just(HostId("a" * 32))),
+    st.lists(st.builds(Lease, SUBNETS, st.just(LeaseAttributes(IPv4Address("192.0.2.2")))), max_size=3).map(tuple),
+)
+
+
+@patient
+@given(KEPT)
+def test_kept_snapshot_is_read_as_it_was_written(kept: Kept) -> None:
+    assert decode_kept(encode_kept(kept)) == kept
+
+
+@patient
+@given(st.binary(max_size=200) | KEPT.flatmap(lambda kept: st.integers(0, 400).map(lambda end: encode_kept(kept)[:end])))
+def test_kept_snapshot_of_any_bytes_is_a_value_or_an_error(text: bytes) -> None:
+    with suppress(StoreDataError):
+        decode_kept(text)

@@ -14,6 +14,7 @@ from overlaynet.errors import ConflictError, KernelError, LeaseLostError, StoreU
 from overlaynet.kernel.fake import FakeKernel
 from overlaynet.model.addresses import Family, MacAddress, Vni
 from overlaynet.model.host import HostSettings
+from overlaynet.model.kept import Kept, decode_kept, encode_kept
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import VxlanData, encode_vxlan_data
 from overlaynet.model.snapshot import Change, Changes, ConfigPut, LeaseGone, LeasePut, Snapshot
@@ -22,6 +23,7 @@ from overlaynet.reconcile.actions import (
     AnnounceReady,
     ClaimSubnet,
     ConfigurePump,
+    KeepSnapshot,
     LoadSnapshot,
     Observe,
     Program,
@@ -35,6 +37,7 @@ from overlaynet.reconcile.actions import (
 )
 from overlaynet.reconcile.events import (
     Event,
+    KeptRead,
     KernelChanged,
     KernelObserved,
     LeaseGranted,
@@ -131,6 +134,7 @@ class World:
         self.kernel.add_underlay("eth0", [(IPv4Address("192.0.2.1"), 24)])
         self.now = 1_000.0
         self.pump_trouble: str | None = None
+        self.kept: Kept | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -139,6 +143,8 @@ class World:
         self.pending: list[Action] = []
         self.done: list[Action] = []
         self.watching: int | None = None
+        if self.kept is not None:
+            self.tell(KeptRead(self.kept))
         self.tell(TimerFired())
 
     def tell(self, event: Event) -> None:
@@ -151,6 +157,7 @@ class World:
         self.done.append(action)
         match action:
             case LoadSnapshot():
+                self.watching = None
                 self.tell(self._load())
             case Watch(after):
                 if self.store.reachable:
@@ -173,6 +180,9 @@ class World:
                 self.tell(Programmed(tuple(zip(operations, results, strict=True))))
             case ConfigurePump():
                 self.tell(PumpConfigured(self.pump_trouble))
+            case KeepSnapshot(kept):
+                self.kept = decode_kept(encode_kept(kept))
+                assert self.kept == kept
             case PublishSubnetEnv() | AnnounceReady() | Report() | Stop():
                 pass
 

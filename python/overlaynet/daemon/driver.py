@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,13 +20,14 @@ import structlog
 from overlaynet import __version__
 from overlaynet.daemon.health import Health
 from overlaynet.daemon.notify import notify
-from overlaynet.daemon.state import replace_file
+from overlaynet.daemon.out_file import OutFile
+from overlaynet.daemon.state import SNAPSHOT
 from overlaynet.errors import KernelError, OverlaynetError, StoreError
 from overlaynet.kernel import Kernel
 from overlaynet.model.dataplane import PumpConfig
+from overlaynet.model.kept import Kept, encode_kept
 from overlaynet.model.kernel import Operation, Scope
 from overlaynet.model.lease import Grant, HostId
-from overlaynet.model.network import SubnetEnv
 from overlaynet.model.status import Status
 from overlaynet.reconcile import actions as do
 from overlaynet.reconcile import events as it
@@ -68,6 +70,7 @@ class Driver:
         engine: Engine,
         health: Health,
         subnet_file: Path,
+        state_dir: Path,
     ) -> None:
         self._host = host
         self._reconciler = reconciler
@@ -75,13 +78,14 @@ class Driver:
         self._kernel = kernel
         self._engine = engine
         self._health = health
-        self._subnet_file = subnet_file
         self._events: asyncio.Queue[it.Event] = asyncio.Queue()
         self._tasks: asyncio.TaskGroup
         self._watch: asyncio.Task[None] | None = None
         self._monitor: asyncio.Task[None] | None = None
         self._monitored: Scope | None = None
-        self._unwritten: SubnetEnv | None = None
+        self._subnet_env = OutFile(subnet_file, 0o644, 0o755, "subnet.env")
+        self._snapshot = OutFile(state_dir / SNAPSHOT, 0o600, 0o700, "the snapshot for the next run")
+        self._keeping: asyncio.Task[None] | None = None
         self._pump_runs = False
         self._stop: do.Stop | None = None
 
@@ -100,9 +104,11 @@ class Driver:
             counters={**status.counters, **self._engine.counters()},
         )
 
-    async def run(self) -> OverlaynetError | None:
-        """Run until `Stop`; why the daemon cannot go on, or None."""
+    async def run(self, kept: Kept | None = None) -> OverlaynetError | None:
+        """Run until `Stop`, beginning with what an earlier run kept; why the daemon cannot go on, or None."""
         async with asyncio.TaskGroup() as self._tasks:
+            if kept is not None:
+                self._reconciler.handle(it.KeptRead(kept), boot_time())
             self._reconciler.handle(it.TimerFired(), boot_time())
             while True:
                 for action in self._reconciler.take_actions():
@@ -116,6 +122,8 @@ class Driver:
             for task in (self._watch, self._monitor):
                 if task is not None:
                     task.cancel()
+        if self._snapshot.unwritten:
+            self._snapshot.write()
         return self._stop.error
 
     async def _happened(self) -> list[it.Event]:
@@ -135,16 +143,20 @@ class Driver:
         return events
 
     def _look_around(self) -> None:
-        """What no task tells: the engine's end, and a subnet.env that could not be written."""
+        """What no task tells: the engine's end, and files that are to be written."""
         if self._pump_runs and (why := self._engine.failure) is not None:
             self._pump_runs = False
             self._events.put_nowait(it.PumpFailed(why))
-        if self._unwritten is not None:
-            self._publish(self._unwritten)
+        if self._subnet_env.due:
+            self._subnet_env.write()
+        if self._snapshot.due and (self._keeping is None or self._keeping.done()):
+            self._keeping = self._tasks.create_task(asyncio.to_thread(self._snapshot.write))
 
     def _carry_out(self, action: do.Action) -> None:
         match action:
             case do.LoadSnapshot():
+                if self._watch is not None:
+                    self._watch.cancel()
                 self._answer(self._load)
             case do.Watch(after):
                 if self._watch is not None:
@@ -165,8 +177,13 @@ class Driver:
                 self._answer(lambda: self._program(operations))
             case do.ConfigurePump(config):
                 self._answer(lambda: self._configure_pump(config))
+            case do.KeepSnapshot(kept):
+                self._snapshot.put(functools.partial(encode_kept, kept))
             case do.PublishSubnetEnv(env):
-                self._publish(env)
+                # Before anything that is announced, since whoever hears of readiness reads it.
+                self._subnet_env.put(env.text.encode)
+                self._subnet_env.write()
+                log.info("subnet.env published", subnet=str(env.v4_subnet or env.v6_subnet), mtu=env.mtu)
             case do.AnnounceReady():
                 self._health.ready = True
                 notify("READY=1", "STATUS=ready")
@@ -257,15 +274,3 @@ class Driver:
             except KernelError as error:
                 log.warning("the kernel cannot be listened to", why=str(error))
             await asyncio.sleep(_TICK_S)
-
-    def _publish(self, env: SubnetEnv) -> None:
-        failed_before = self._unwritten is env
-        try:
-            replace_file(self._subnet_file, env.text, 0o644)
-        except OSError as error:
-            self._unwritten = env
-            if not failed_before:
-                log.error("subnet.env cannot be written", path=str(self._subnet_file), why=error.strerror)
-        else:
-            self._unwritten = None
-            log.info("subnet.env written", path=str(self._subnet_file))

@@ -16,12 +16,13 @@ from overlaynet.daemon.instance import claim_namespace
 from overlaynet.daemon.logs import set_up_logs
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.settings import Settings
-from overlaynet.daemon.state import host_id, prepare_directory
+from overlaynet.daemon.state import host_id, prepare_directory, read_kept
 from overlaynet.dataplane.pump import UdpEngine
-from overlaynet.errors import ConfigError, StoreUnavailableError
+from overlaynet.errors import ConfigError, StoreDataError
 from overlaynet.kernel.interfaces import ChosenUnderlay, Selection, choose_underlay
 from overlaynet.kernel.netlink import NetlinkKernel
 from overlaynet.model.host import HostSettings
+from overlaynet.model.kept import Kept
 from overlaynet.model.lease import HostId, Subnets
 from overlaynet.model.network import parse_subnet_env
 from overlaynet.reconcile.reconciler import Reconciler
@@ -52,17 +53,13 @@ async def _run(settings: Settings, host: HostId, store: Store, health: Health) -
     underlay = await choose_underlay(_selection(settings))
     log.info("underlay chosen", link=underlay.link, public=_shown(underlay))
     try:
-        try:
-            await store.load()
-        except StoreUnavailableError as unavailable:
-            log.warning(str(unavailable))
         async with await NetlinkKernel.open() as kernel:
             engine = UdpEngine()
-            reconciler = Reconciler(_host_settings(settings, host, underlay))
-            driver = Driver(host, reconciler, store, kernel, engine, health, settings.subnet_file)
+            reconciler = Reconciler(_host_settings(settings, host, underlay, store.traits.name))
+            driver = Driver(host, reconciler, store, kernel, engine, health, settings.subnet_file, settings.state_dir)
             _end_on_signals(driver, release=settings.release_on_exit)
             async with serving(settings.run_dir, driver.status):
-                failure = await driver.run()
+                failure = await driver.run(_kept(settings.state_dir, store.traits.name))
             await asyncio.to_thread(engine.apply, None)
     finally:
         await store.aclose()
@@ -102,7 +99,7 @@ def _selection(settings: Settings) -> Selection:
     )
 
 
-def _host_settings(settings: Settings, host: HostId, underlay: ChosenUnderlay) -> HostSettings:
+def _host_settings(settings: Settings, host: HostId, underlay: ChosenUnderlay, store: str) -> HostSettings:
     return HostSettings(
         host=host,
         underlay=underlay.link,
@@ -114,7 +111,21 @@ def _host_settings(settings: Settings, host: HostId, underlay: ChosenUnderlay) -
         renew_margin_s=settings.renew_margin_s,
         previous=_previous(settings.subnet_file),
         enable_forwarding=settings.ip_forward,
+        store=store,
     )
+
+
+def _kept(state_dir: Path, store: str) -> Kept | None:
+    """The last good snapshot of an earlier run with the same store."""
+    try:
+        kept = read_kept(state_dir)
+    except StoreDataError as error:
+        log.warning("the snapshot of an earlier run is passed over", why=str(error))
+        return None
+    if kept is not None and kept.store != store:
+        log.warning("the snapshot of an earlier run is passed over", why=f"it is of another store, {kept.store}")
+        return None
+    return kept
 
 
 def _previous(path: Path) -> Subnets | None:

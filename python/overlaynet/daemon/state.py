@@ -1,4 +1,4 @@
-"""What a host keeps between runs: its random identity, in the state directory."""
+"""What a host keeps between runs, in the state directory: its random identity, and the last good snapshot."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import re
 import secrets
 from pathlib import Path
 
-from overlaynet.errors import ConfigError
+from overlaynet.errors import ConfigError, StoreDataError
+from overlaynet.model.kept import Kept, decode_kept
 from overlaynet.model.lease import HostId
+
+SNAPSHOT = "snapshot.json"
+"""The file in the state directory that holds the last good snapshot."""
 
 _HOST_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -44,11 +48,22 @@ def host_id(state_dir: Path) -> HostId:
     raise ConfigError("--state-dir", str(path), "appears and vanishes: who else uses this directory?")
 
 
+def read_kept(state_dir: Path) -> Kept | None:
+    """What an earlier run kept; None: nothing. StoreDataError: the file is not what this program wrote."""
+    path = state_dir / SNAPSHOT
+    try:
+        return decode_kept(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreDataError(str(path), f"cannot be read: {error.strerror}") from None
+
+
 def _write_new(path: Path, text: str) -> None:
     """Write a file of mode 0600 that is there whole or not at all. FileExistsError: it is there already."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        write_durably(draft, text, 0o600)
+        write_durably(draft, text.encode(), 0o600)
         os.link(draft, path)
     except FileExistsError:
         raise
@@ -58,22 +73,22 @@ def _write_new(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-def write_durably(path: Path, text: str, mode: int) -> None:
-    """Write `text` to a new file and wait until it is on the disk. OSError: it could not be done."""
+def write_durably(path: Path, data: bytes, mode: int) -> None:
+    """Write `data` to a new file and wait until it is on the disk. OSError: it could not be done."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
-        file.write(text)
+        file.write(data)
         file.flush()
         os.fsync(descriptor)
 
 
-def replace_file(path: Path, text: str, mode: int) -> None:
-    """Replace the file at `path` in one step; its folder is made (0755) if missing. OSError: it could not be done."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+def replace_file(path: Path, data: bytes, mode: int, *, folder_mode: int = 0o755) -> None:
+    """Replace the file at `path` in one step; its folder is made if missing. OSError: it could not be done."""
+    path.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
     try:
-        write_durably(draft, text, mode)
+        write_durably(draft, data, mode)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ class HostSettings:
     `underlay` names the link that carries encapsulated packets; `local_ipv4` and `local_ipv6` are its own addresses, the outer
     sources; `public_ipv4` and `public_ipv6` are published to peers and differ from them behind address translation. `previous`
     is the subnet of an earlier run (subnet.env). `renew_margin_s` None means: the smaller of an hour and two thirds of the TTL.
+    `store` is the store's URL without secrets.
     """
 
     host: HostId
@@ -28,3 +29,4 @@ class HostSettings:
     previous: Subnets | None = None
     enable_forwarding: bool = True
     ip_masquerade: bool = False
+    store: str = ""

@@ -38,7 +38,10 @@ class LeaseStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One host's whole picture."""
+    """One host's whole picture.
+
+    `kept`: it rests on the snapshot of an earlier run, since the store has confirmed nothing in this one.
+    """
 
     host: str
     version: str
@@ -52,6 +55,7 @@ class Status:
     store: str
     store_error: str
     store_lost_since_s: float | None
+    kept: bool
     peers: tuple[PeerStatus, ...]
     refused_leases: tuple[str, ...]
     unreadable_keys: int

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from overlaynet.errors import OverlaynetError
 from overlaynet.model.dataplane import PumpConfig
+from overlaynet.model.kept import Kept
 from overlaynet.model.kernel import Operation, Scope
 from overlaynet.model.lease import Grant, Lease, LeaseAttributes, Subnets
 from overlaynet.model.network import SubnetEnv
@@ -19,7 +20,7 @@ from overlaynet.model.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class LoadSnapshot:
-    """Load the store. Answer: SnapshotLoaded or StoreFailed."""
+    """Load the store; a watch that is under way ends without an answer. Answer: SnapshotLoaded or StoreFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,13 @@ class ConfigurePump:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepSnapshot:
+    """Keep this for the next run, in place of what was kept before. No answer."""
+
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
 class PublishSubnetEnv:
     """Write subnet.env. No answer."""
 
@@ -122,6 +130,7 @@ Action: TypeAlias = (
     | Observe
     | Program
     | ConfigurePump
+    | KeepSnapshot
     | PublishSubnetEnv
     | AnnounceReady
     | Report

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from overlaynet.errors import KernelError, StoreError
+from overlaynet.model.kept import Kept
 from overlaynet.model.kernel import Observation, Operation
 from overlaynet.model.lease import Grant
 from overlaynet.model.snapshot import Changes, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRead:
+    """This host kept the last good snapshot of an earlier run. Comes before everything else, if at all."""
+
+    kept: Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,8 @@ class StopRequested:
 
 
 Event: TypeAlias = (
-    SnapshotLoaded
+    KeptRead
+    | SnapshotLoaded
     | StoreChanged
     | StoreFailed
     | LeaseGranted

@@ -1,14 +1,16 @@
 """Following the store: load, watch, and after any failure load again; the leases as last seen, and the configuration.
 
 What was seen stays true for this host while the store does not answer: an unreachable or unconfigured store is never an empty
-one. A load is issued only while no watch is under way, so a failure always has one meaning.
+one. That holds from one run to the next, by the snapshot that the host kept. A store whose revision went back was restored or
+replaced by an older copy: peers that it lacks are kept for a grace time, in which they come back by themselves if they live.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from overlaynet.errors import ConfigError, HistoryGoneError, NetworkNotConfiguredError, StoreError
+from overlaynet.model.kept import Kept
 from overlaynet.model.lease import HostId, Lease, Subnets
 from overlaynet.model.network import FamilyConfig, NetworkConfig, parse_network
 from overlaynet.model.snapshot import Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, Unreadable
@@ -16,26 +18,44 @@ from overlaynet.reconcile.actions import LoadSnapshot, Watch
 from overlaynet.reconcile.backoff import Backoff
 from overlaynet.reconcile.journal import Journal
 
+GRACE_S = 600.0
+"""How long peers are kept that a store which went back lacks: every living host publishes its lease again long before."""
+
 _STEADY_S = 5.0
 """A watch that lasted so long was a success: the next failure starts the waits anew."""
+
+_NAMED = 10
 
 
 @dataclass(slots=True)
 class StoreFollower:
-    """The store as last seen. `config` is the one that this host runs by; `claims` the one by which it chooses subnets."""
+    """The store as last seen. `config` is the one that this host runs by; `claims` the one by which it chooses subnets.
+
+    `known`: there are leases to go by, from this run (`loaded`) or from the last. `configured`: the store itself holds a
+    configuration now. `version` grows whenever the leases change.
+    """
 
     journal: Journal
     backoff: Backoff
+    store: str
+    host: HostId
     config: NetworkConfig | None = None
     claims: NetworkConfig | None = None
+    text: bytes = b""
     revision: int = 0
+    known: bool = False
     loaded: bool = False
+    configured: bool = False
+    version: int = 0
     error: str = ""
     lost_since: float | None = None
     restart_needed: str = ""
-    _text: bytes | None = None
-    _leases: dict[Subnets, Lease] | None = None
-    _unreadable: dict[str, str] | None = None
+    _seen_text: bytes | None = None
+    _leases: dict[Subnets, Lease] = field(default_factory=dict)
+    _graced: dict[Subnets, Lease] = field(default_factory=dict)
+    _grace_ends_at: float | None = None
+    _newest: int = 0
+    _unreadable: dict[str, str] = field(default_factory=dict)
     _load_at: float | None = 0.0
     _busy: bool = False
     _watching_since: float | None = None
@@ -43,79 +63,115 @@ class StoreFollower:
 
     @property
     def leases(self) -> tuple[Lease, ...]:
-        """Every lease, ours included."""
-        return tuple((self._leases or {}).values())
+        """Every lease, ours included, and those that are kept though the store lacks them."""
+        return (*self._leases.values(), *self._graced.values())
 
     @property
     def unreadable(self) -> int:
         """How many places in the store hold something that is no lease."""
-        return len(self._unreadable or {})
+        return len(self._unreadable)
+
+    @property
+    def graced(self) -> tuple[str, ...]:
+        """The subnets of the peers that are kept for a grace time."""
+        return tuple(str(subnets) for subnets in self._graced)
 
     @property
     def snapshot(self) -> Snapshot:
-        """What was seen, as a snapshot at the last revision."""
-        return Snapshot(self.revision, self._text, self.leases)
+        """What a claim goes by: the leases, kept ones included, at the revision last seen."""
+        return Snapshot(self.revision, self._seen_text, self.leases)
 
     @property
     def deadline(self) -> float | None:
         """When to look again."""
-        return None if self._busy else self._load_at
+        moments = [self._grace_ends_at, None if self._busy else self._load_at]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def restore(self, kept: Kept) -> None:
+        """Begin with what an earlier run kept. ConfigError: its configuration is not valid."""
+        config, _ = parse_network(kept.config)
+        self.config = self.claims = config
+        self.text = kept.config
+        self._newest = kept.revision
+        self._leases = {lease.subnets: lease for lease in kept.leases}
+        self.known = True
+        self.version += 1
+
+    def keep(self, own: Lease) -> Kept:
+        """What the next run should begin with."""
+        return Kept(self.store, self.text, self._newest, own, self.leases)
 
     def lease_on(self, subnets: Subnets) -> Lease | None:
         """The lease on exactly these subnets."""
-        return (self._leases or {}).get(subnets)
+        return self._leases.get(subnets)
 
     def forget(self, subnets: Subnets, owner: HostId) -> None:
         """Take for gone the lease on `subnets` if it is `owner`'s: the store has just said so, before the watch did."""
         lease = self.lease_on(subnets)
-        if lease is not None and lease.owner == owner and self._leases is not None:
+        if lease is not None and lease.owner == owner:
             del self._leases[subnets]
+            self.version += 1
 
     def step(self, now: float) -> None:
-        """Load, if it is time."""
+        """Load, and end a grace time, if it is time."""
+        if self._grace_ends_at is not None and now >= self._grace_ends_at:
+            self.journal.say("warning", "store-went-back", f"no longer kept: {_names(self._graced)}: not heard of again")
+            self._end_grace()
         if not self._busy and self._load_at is not None and now >= self._load_at:
             self._busy, self._load_at = True, None
             self.journal.act(LoadSnapshot())
 
     def loaded_snapshot(self, snapshot: Snapshot, now: float) -> None:
         """Take over a whole snapshot, unless it lacks a configuration where there was one; then follow from its revision."""
+        if snapshot.config is None and self.config is not None:
+            self._unconfigured(now)
+            return
         self.error, self.lost_since = "", None
         self.journal.over("store", "store", "the store answers again")
         self._watching_since = now
         self.journal.act(Watch(snapshot.revision))
-        self.revision = snapshot.revision
+        leases = {lease.subnets: lease for lease in snapshot.leases}
+        if snapshot.revision < self._newest:
+            self._begin_grace(leases, snapshot.revision, now)
+        self._leases, self.revision = leases, snapshot.revision
         self._take_config(snapshot.config)
-        if snapshot.config is None and self.config is not None:
-            return
-        self._leases = {lease.subnets: lease for lease in snapshot.leases}
         self._unreadable = {}
         for item in snapshot.unreadable:
             self._note_unreadable(item)
-        self.loaded = True
+        self.loaded = self.known = True
+        self._settle_revision()
 
-    def changed(self, changes: Changes) -> set[Subnets]:
-        """Apply the watch's changes; the subnets whose lease is another now."""
+    def changed(self, changes: Changes, now: float) -> set[Subnets]:
+        """Apply the watch's changes; the subnets whose lease is another now.
+
+        A configuration that is deleted takes no lease along: what the same and later changes do to leases counts only once there
+        is a configuration again, by a whole snapshot.
+        """
         if changes.revision <= self.revision and self.revision:
             return set()
         self.revision = changes.revision
+        texts = [change.config for change in changes.changes if isinstance(change, ConfigPut)]
+        if texts and texts[-1] is None and self.config is not None:
+            self._unconfigured(now)
+        if self.config is not None and not self.configured:
+            return set()
         touched: set[Subnets] = set()
-        leases = self._leases if self._leases is not None else {}
-        self._leases = leases
         for change in changes.changes:
             match change:
                 case LeasePut(lease):
-                    if leases.get(lease.subnets) != lease:
-                        leases[lease.subnets] = lease
+                    if self._leases.get(lease.subnets) != lease:
+                        self._leases[lease.subnets] = lease
                         touched.add(lease.subnets)
                     self._forget_unreadable(str(lease.subnets))
                 case LeaseGone(subnets):
-                    if leases.pop(subnets, None) is not None:
+                    if self._leases.pop(subnets, None) is not None:
                         touched.add(subnets)
                     self._forget_unreadable(str(subnets))
                 case ConfigPut(text):
                     self._take_config(text)
                 case Unreadable():
                     self._note_unreadable(change)
+        self._settle_revision()
         return touched
 
     def failed(self, error: StoreError, now: float) -> None:
@@ -135,28 +191,61 @@ class StoreFollower:
         if self.lost_since is None:
             self.lost_since = now
 
+    def _unconfigured(self, now: float) -> None:
+        """The configuration is gone from the store: until it is there again, the store counts as out of reach."""
+        self.configured, self._seen_text = False, None
+        self.failed(NetworkNotConfiguredError(self.store), now)
+
+    def _begin_grace(self, leases: dict[Subnets, Lease], revision: int, now: float) -> None:
+        """Keep what `leases`, from a store that went back, lacks."""
+        known = self._leases | self._graced
+        missing = {subnets: lease for subnets, lease in known.items() if subnets not in leases and lease.owner != self.host}
+        self._graced, self._grace_ends_at = missing, now + GRACE_S
+        named = f"kept for {GRACE_S:.0f} s: {_names(missing)}" if missing else "no peer is missing from it"
+        self.journal.say(
+            "error", "store-went-back", f"the store went back from revision {self._newest} to {revision} (restored?); {named}"
+        )
+
+    def _settle_revision(self) -> None:
+        """Let go of kept peers that are heard of again, or whose place is taken; know the newest revision."""
+        self.version += 1
+        if self._graced:
+            owners = {lease.owner for lease in self._leases.values() if lease.owner is not None}
+            self._graced = {
+                subnets: lease
+                for subnets, lease in self._graced.items()
+                if lease.owner not in owners and not any(subnets.overlaps(other) for other in self._leases)
+            }
+        if self._graced:
+            self._newest = max(self._newest, self.revision)
+        else:
+            self._newest, self._grace_ends_at = self.revision, None
+
+    def _end_grace(self) -> None:
+        self._graced = {}
+        self._settle_revision()
+
     def _note_unreadable(self, item: Unreadable) -> None:
-        if self._unreadable is None:
-            self._unreadable = {}
         self._unreadable[item.key] = item.why
         self.journal.trouble("lease-unreadable", item.key, f"{item.key}: skipped: {item.why}")
 
     def _forget_unreadable(self, name: str) -> None:
-        for key in [key for key in self._unreadable or () if key == name or key.endswith("/" + name)]:
-            (self._unreadable or {}).pop(key, None)
+        for key in [key for key in self._unreadable if key == name or key.endswith("/" + name)]:
+            self._unreadable.pop(key, None)
 
     def _take_config(self, text: bytes | None) -> None:
         if text is None:
+            self.configured = False
             self.journal.trouble(
                 "network-missing",
                 "config",
-                "the store holds no network configuration: `overlaynet network set FILE` creates one; "
-                + ("waiting" if self.config is None else "the last one stays in force"),
+                f"{NetworkNotConfiguredError(self.store)}; waiting",
             )
             return
-        if text == self._text:
+        self.configured = True
+        if text == self._seen_text:
             return
-        self._text = text
+        self._seen_text = text
         try:
             config, warnings = parse_network(text)
         except ConfigError as error:
@@ -167,10 +256,11 @@ class StoreFollower:
         self.journal.over("network-missing", "store", "the network is configured")
         for warning in warnings:
             self.journal.say("warning", "network-warning", f"network configuration: {warning}")
-        if self.config is None:
+        if self.config is None or not self.loaded:
             self.config = self.claims = config
+            self.text = text
         elif _lasting(config) == _lasting(self.config):
-            self.claims, self.restart_needed = config, ""
+            self.claims, self.text, self.restart_needed = config, text, ""
         else:
             self.restart_needed = "the network's configuration has changed: restart needed to apply it"
             self.journal.say("warning", "restart-needed", self.restart_needed)
@@ -178,6 +268,16 @@ class StoreFollower:
     def reject_config(self) -> None:
         """Go back to waiting for a configuration: the one that was read cannot be used on this host."""
         self.config = self.claims = None
+
+
+def _names(leases: dict[Subnets, Lease]) -> str:
+    """Peers for a message; the first few, if they are many."""
+    shown = ", ".join(f"{subnets} at {_address(lease)}" for subnets, lease in list(leases.items())[:_NAMED])
+    return shown if len(leases) <= _NAMED else f"{shown} and {len(leases) - _NAMED} more"
+
+
+def _address(lease: Lease) -> str:
+    return str(lease.attributes.public_ipv4 or lease.attributes.public_ipv6)
 
 
 def _lasting(config: NetworkConfig) -> NetworkConfig:

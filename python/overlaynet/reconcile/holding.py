@@ -109,6 +109,10 @@ class LeaseHolder:
         self._request = "claim"
         self.journal.act(ClaimSubnet(choice.subnets, attributes, self.settings.ttl_s, seen, takes_over=choice.takes_over))
 
+    def resume(self, own: Lease) -> None:
+        """Go by the lease of an earlier run until the store says whether it is still held."""
+        self.own = own
+
     def granted(self, grant: Grant, sent_at: float) -> None:
         """The request was answered with `grant`."""
         request, self._request = self._request, None

@@ -17,6 +17,7 @@ def picture(host: Reconciler, now: float) -> Status:
     public = (settings.public_ipv4, settings.public_ipv6)
     backend_warnings = () if state is None else state.warnings
     restart = (host.store.restart_needed,) if host.store.restart_needed else ()
+    graced = tuple(f"peer {name} is kept though the store, which went back, lacks it" for name in host.store.graced)
     missing = () if host.kernel.underlay is not None else (f"underlay link {settings.underlay} was not seen",)
     return Status(
         host=settings.host,
@@ -31,11 +32,12 @@ def picture(host: Reconciler, now: float) -> Status:
         store="",
         store_error=host.store.error or (str(host.lease.error) if host.lease.error else ""),
         store_lost_since_s=host.store.lost_since,
+        kept=host.kept,
         peers=_peers(host),
         refused_leases=tuple(f"{one.lease.subnets}: {one.why}" for one in host.accepted.refused),
         unreadable_keys=host.store.unreadable,
         conflicts=host.kernel.conflicts,
-        warnings=(*host.kernel.warnings, *backend_warnings, *restart, *missing),
+        warnings=(*host.kernel.warnings, *backend_warnings, *restart, *graced, *missing),
         kernel_writes=host.kernel.sent,
         counters=host.journal.totals,
     )

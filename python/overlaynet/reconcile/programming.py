@@ -53,6 +53,7 @@ class KernelKeeper:
     fatal: KernelError | None = None
     links_made: set[str] = field(default_factory=set)
     _wanted: DesiredState | None = None
+    _complete: bool = False
     _wanted_by_key: dict[Hashable, KernelObject] = field(default_factory=dict)
     _scope: Scope | None = None
     _asked_scope: Scope | None = None
@@ -74,6 +75,11 @@ class KernelKeeper:
         self._retries = Retries(self.backoff)
 
     @property
+    def looks(self) -> bool:
+        """Whether it knows where to look."""
+        return self._scope is not None
+
+    @property
     def busy(self) -> bool:
         """Whether an action is under way."""
         return self._observing or self._programming
@@ -88,10 +94,10 @@ class KernelKeeper:
         """What of somebody else's stands in the way, a line each."""
         return tuple(sorted(set(self._conflicts.values())))
 
-    def want(self, state: DesiredState, scope: Scope) -> None:
-        """From now on the kernel should hold `state`; what may be ours is in `scope`."""
+    def want(self, state: DesiredState, scope: Scope, *, complete: bool) -> None:
+        """From now on the kernel should hold `state`, and if it is `complete`, nothing else of ours; that is in `scope`."""
         self.look(scope)
-        self._wanted, self._changed_mind = state, True
+        self._wanted, self._complete, self._changed_mind = state, complete, True
         self._wanted_by_key = {item.key: item for item in state.objects}
         self._dirty = True
 
@@ -114,7 +120,7 @@ class KernelKeeper:
     def _program(self, wanted: DesiredState, now: float) -> None:
         self._dirty = False
         believed = Observation(frozenset(self._believed.values()), self.underlay, self._foreign)
-        difference = diff(wanted.objects, believed, complete=True)
+        difference = diff(wanted.objects, believed, complete=self._complete)
         self._note_conflicts(dict(difference.conflicts))
         operations = tuple(one for one in difference.operations if self._retries.may_write(one.object.key, now))
         held_back = [one for one in difference.operations if not self._retries.may_write(one.object.key, now)]

@@ -8,12 +8,11 @@ event came, so a lost or repeated event costs time and nothing else.
     no config ---> no lease ---> lease held, kernel being written ---> ready ---> stopping
         wait          claim        observe, diff, program               follow      release, stop the engine
 
-Nothing is removed from a kernel before a whole snapshot with a valid configuration was seen and the lease is held. From then on
-an unreachable store, an expired lease or a configuration that is not valid changes nothing in the kernel; the status says so. A
-lease that is lost is claimed again, and until one is held the kernel is kept by the last.
-
-Starting from the last good snapshot before the store answers, giving up a revoked subnet at once, and next-hop objects have their
-places here: an event that loads a snapshot, `LeaseHolder.look_at`, and the backend's objects.
+A host that kept the last good snapshot of an earlier run begins with it: it forwards before its store answers, or without.
+Nothing is removed from a kernel, and nothing announced, before a whole snapshot with a valid configuration was seen in this run
+and the lease is held. From then on an unreachable store, an expired lease or a configuration that is gone or not valid changes
+nothing in the kernel; the status says so. A lease that is lost is claimed again, and until one is held the kernel is kept by the
+last.
 """
 
 from __future__ import annotations
@@ -21,18 +20,21 @@ from __future__ import annotations
 from typing import assert_never
 
 from overlaynet.backend import DesiredState, attributes, desired
-from overlaynet.errors import ConfigError, LeaseLostError
+from overlaynet.errors import ConfigError, LeaseLostError, StoreDataError
 from overlaynet.model.addresses import Address
 from overlaynet.model.host import HostSettings
+from overlaynet.model.kept import Kept
 from overlaynet.model.kernel import LinkAddress, Scope, Sysctl, Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.network import NetworkConfig, SubnetEnv
 from overlaynet.model.peers import AcceptedPeers, accept_peers
 from overlaynet.model.status import Status
-from overlaynet.reconcile.actions import Action, AnnounceReady, PublishSubnetEnv, Stop
+from overlaynet.reconcile.actions import Action, AnnounceReady, KeepSnapshot, PublishSubnetEnv, Stop
+from overlaynet.reconcile.allocate import fits
 from overlaynet.reconcile.backoff import Backoff
 from overlaynet.reconcile.events import (
     Event,
+    KeptRead,
     KernelChanged,
     KernelObserved,
     LeaseGranted,
@@ -55,6 +57,9 @@ from overlaynet.reconcile.picture import picture
 from overlaynet.reconcile.programming import KernelKeeper
 from overlaynet.reconcile.pumping import PumpKeeper
 
+_KEEP_SPACING_S = 1.0
+"""The least time between two snapshots that are kept: what is newer is lost only to a crash, and the store has it."""
+
 
 class Reconciler:
     """One host's decisions. Hand it events, take its actions, call it again at `next_deadline`."""
@@ -62,7 +67,7 @@ class Reconciler:
     def __init__(self, settings: HostSettings) -> None:
         self.settings = settings
         self.journal = Journal()
-        self.store = StoreFollower(self.journal, Backoff(f"{settings.host}/store"))
+        self.store = StoreFollower(self.journal, Backoff(f"{settings.host}/store"), settings.store, settings.host)
         self.lease = LeaseHolder(self.journal, settings, Backoff(f"{settings.host}/lease"))
         self.kernel = KernelKeeper(self.journal, Backoff(f"{settings.host}/kernel", most_s=30.0))
         self.pump = PumpKeeper(self.journal, Backoff(f"{settings.host}/pump"))
@@ -73,8 +78,10 @@ class Reconciler:
         self._published: SubnetEnv | None = None
         self._attributes: LeaseAttributes | None = None
         self._checked: NetworkConfig | None = None
-        self._made_of: tuple[Lease, Underlay] | None = None
-        self._stale = True
+        self._made_of: tuple[int, Lease, Underlay, bool] | None = None
+        self._confirmed = False
+        self._kept_of: tuple[int, Lease] | None = None
+        self._keep_at = 0.0
         self._started = False
         self._stopping: StopRequested | None = None
         self._stopped = False
@@ -82,17 +89,21 @@ class Reconciler:
     def handle(self, event: Event, now: float) -> None:
         """Take in what has happened at `now`, and decide."""
         match event:
+            case KeptRead(kept):
+                self._restore(kept)
             case SnapshotLoaded(snapshot):
                 self.store.loaded_snapshot(snapshot, now)
                 self._look_at_own()
-                self._stale = True
             case StoreChanged(changes):
-                touched = self.store.changed(changes)
-                self._stale = self._stale or bool(touched)
+                touched = self.store.changed(changes, now)
                 if any(self.lease.holds(subnets) for subnets in touched):
                     self._look_at_own()
             case StoreFailed(error):
                 self.store.failed(error, now)
+                if isinstance(error, StoreDataError) and not self.store.known:
+                    # It will not get better by waiting, and there is nothing to go on with.
+                    self._stopped = True
+                    self.journal.act(Stop(error))
             case LeaseGranted(grant, sent_at):
                 self.lease.granted(grant, sent_at)
             case LeaseRefused(error):
@@ -131,8 +142,10 @@ class Reconciler:
         if self._stopped or self._stopping is not None:
             return None
         moments = [self.store.deadline, self.kernel.deadline, self.pump.deadline]
-        if self.store.loaded:
+        if self._may_ask_for_lease:
             moments.append(self.lease.deadline(self._attributes))
+        if self._keepable != self._kept_of:
+            moments.append(self._keep_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def status(self, now: float) -> Status:
@@ -143,14 +156,14 @@ class Reconciler:
         if self._stopped:
             return
         if self._stopping is not None:
-            self._wind_up(self._stopping)
+            self._wind_up(self._stopping, now)
             return
         if not self._started:
             return
         self.store.step(now)
         self._check_config()
         config = self.store.config
-        if config is not None and self._attributes is not None and self.store.loaded:
+        if config is not None and self._attributes is not None and self._may_ask_for_lease:
             self.lease.step(self.store.claims or config, self._attributes, self.store.snapshot, now)
         self._renew_picture(config)
         self.kernel.step(now)
@@ -160,6 +173,38 @@ class Reconciler:
             self.journal.act(Stop(self.kernel.fatal))
             return
         self._announce(config)
+        if now >= self._keep_at:
+            self._keep(now)
+
+    def _restore(self, kept: Kept) -> None:
+        self.store.restore(kept)
+        self.lease.resume(kept.own)
+        self.journal.say(
+            "info", "kept", f"going on from the last run's snapshot at revision {kept.revision} until the store answers"
+        )
+
+    @property
+    def kept(self) -> bool:
+        """Whether this host goes by what an earlier run kept, since the store has confirmed nothing yet."""
+        return self.store.known and not self._confirmed
+
+    @property
+    def _may_ask_for_lease(self) -> bool:
+        """A held lease is renewed whatever became of the configuration; a new one is claimed only under one."""
+        return self.store.loaded and (self.lease.grant is not None or self.store.configured)
+
+    @property
+    def _keepable(self) -> tuple[int, Lease] | None:
+        """What a kept snapshot would be made of; None: it would be worse than the one before."""
+        own = self.lease.own
+        return (self.store.version, own) if self._confirmed and own is not None and self.store.configured else self._kept_of
+
+    def _keep(self, now: float) -> None:
+        """Have what is known kept for the next run, if anything is new."""
+        keepable = self._keepable
+        if keepable is not None and keepable != self._kept_of:
+            self._kept_of, self._keep_at = keepable, now + _KEEP_SPACING_S
+            self.journal.act(KeepSnapshot(self.store.keep(keepable[1])))
 
     def _check_config(self) -> None:
         """Find out once for each configuration whether this host can serve it."""
@@ -180,15 +225,19 @@ class Reconciler:
     def _renew_picture(self, config: NetworkConfig | None) -> None:
         """Compute the desired state anew if anything that it is made of has changed and the kernel is free to take it."""
         own, underlay = self.lease.own, self.kernel.underlay
-        if config is None or own is None or not self.store.loaded:
+        if config is None or own is None or not self.store.known or not self.kernel.looks:
             self.kernel.look(Scope(self.settings.underlay))
             return
         if self.kernel.busy or underlay is None:
             return
-        made_of = (own, underlay)
-        if not self._stale and made_of == self._made_of:
+        self._confirmed = self._confirmed or (self.store.loaded and self.lease.grant is not None)
+        if not self._confirmed and not fits(self.store.claims or config, own.subnets):
+            # The lease of an earlier run, which the configuration of now does not lease: there is nothing to go by yet.
             return
-        self._stale, self._made_of = False, made_of
+        made_of = (self.store.version, own, underlay, self._confirmed)
+        if made_of == self._made_of:
+            return
+        self._made_of = made_of
         accepted = accept_peers(config, own.subnets, self._own_addresses(underlay), self.store.leases)
         try:
             state = desired(config, self.settings, own, accepted.peers, underlay)
@@ -198,7 +247,7 @@ class Reconciler:
         self._tell_refusals(accepted, state)
         self.accepted, self.state = accepted, state
         sysctls = tuple(item.path for item in state.objects if isinstance(item, Sysctl))
-        self.kernel.want(state, Scope(self.settings.underlay, config.networks, sysctls))
+        self.kernel.want(state, Scope(self.settings.underlay, config.networks, sysctls), complete=self._confirmed)
 
     def _own_addresses(self, underlay: Underlay) -> tuple[Address, ...]:
         settings = self.settings
@@ -221,8 +270,12 @@ class Reconciler:
         made, self.kernel.links_made = self.kernel.links_made, set()
         for name in made:
             self.pump.link_made(name)
-        config = None if self.state is None else self.state.pump
-        if config is None or self.state is None:
+        if self.state is None:
+            return
+        config = self.state.pump
+        if config is None:
+            self.pump.want(None, has_link=False)
+            self.pump.step(now)
             return
         link_keys = [item.key for item in self.state.objects if getattr(item, "name", None) == config.link]
         link_keys += [item.key for item in self.state.objects if isinstance(item, LinkAddress) and item.link == config.link]
@@ -254,8 +307,9 @@ class Reconciler:
             ip_masquerade=self.settings.ip_masquerade,
         )
 
-    def _wind_up(self, request: StopRequested) -> None:
+    def _wind_up(self, request: StopRequested, now: float) -> None:
         """Give the lease back if asked to, stop the engine, and end when nothing is under way. The kernel's part stays."""
+        self._keep(now)
         if request.release:
             self.lease.release()
         self.pump.stop()
