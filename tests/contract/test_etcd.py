@@ -104,16 +104,20 @@ async def test_flannels_lease_reservation_and_junk_are_read(store: EtcdStore, et
     assert [bad.key for bad in snapshot.unreadable] == ["junk"]
 
 
-async def test_claim_from_an_old_snapshot_is_refused_whatever_the_keys_text(store: EtcdStore) -> None:
+async def test_claim_from_an_old_snapshot_is_refused_where_it_overlaps_whatever_the_keys_text(store: EtcdStore) -> None:
     old = await store.load()
+    blank = EtcdStore(store._settings)
     await claimed(store)
-    await store.load()
+    other = LeaseAttributes(IPv4Address("192.0.2.2"))
 
-    for text in ("10.1.3.0-24", "10.1.2.128-25", "10.1.2.0-24&fd00:1::-64"):
+    for text in ("10.1.2.0-24", "10.1.2.128-25", "10.1.0.0-16", "10.1.2.0-24&fd00:1::-64"):
         with pytest.raises(ConflictError):
-            await store.claim(B, parse_lease_key(text), LeaseAttributes(IPv4Address("192.0.2.2")), ttl_s=60, seen=old)
-
+            await blank.claim(B, parse_lease_key(text), other, ttl_s=60, seen=old)
     assert len((await store.load()).leases) == 1
+
+    await blank.claim(B, parse_lease_key("10.1.3.0-24"), other, ttl_s=60, seen=old)
+    await blank.aclose()
+    assert len((await store.load()).leases) == 2
 
 
 async def test_own_lease_is_kept_by_the_next_run_without_a_write(store: EtcdStore) -> None:

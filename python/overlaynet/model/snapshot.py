@@ -27,6 +27,13 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableGone:
+    """What could not be read at `key` was deleted, or can be read now."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything at one revision. `config` is the network configuration's JSON text, or None where there is none yet."""
 
@@ -57,12 +64,15 @@ class ConfigPut:
     config: bytes | None
 
 
-Change: TypeAlias = LeasePut | LeaseGone | ConfigPut | Unreadable
+Change: TypeAlias = LeasePut | LeaseGone | ConfigPut | Unreadable | UnreadableGone
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All changes that lead to `revision`, in order."""
+    """All changes to leases that lead to `revision`, in order; other changes come as soon as they are known.
+
+    The revision never goes back, and stays where it is when no lease has changed.
+    """
 
     revision: int
     changes: tuple[Change, ...]

@@ -13,7 +13,7 @@ from overlaynet.errors import ConfigError, HistoryGoneError, NetworkNotConfigure
 from overlaynet.model.kept import Kept
 from overlaynet.model.lease import HostId, Lease, Subnets
 from overlaynet.model.network import FamilyConfig, NetworkConfig, parse_network
-from overlaynet.model.snapshot import Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, Unreadable
+from overlaynet.model.snapshot import Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, Unreadable, UnreadableGone
 from overlaynet.reconcile.actions import LoadSnapshot, Watch
 from overlaynet.reconcile.backoff import Backoff
 from overlaynet.reconcile.journal import Journal
@@ -147,14 +147,15 @@ class StoreFollower:
         A configuration that is deleted takes no lease along: what the same and later changes do to leases counts only once there
         is a configuration again, by a whole snapshot.
         """
-        if changes.revision <= self.revision and self.revision:
+        if changes.revision < self.revision:
             return set()
-        self.revision = changes.revision
         texts = [change.config for change in changes.changes if isinstance(change, ConfigPut)]
         if texts and texts[-1] is None and self.config is not None:
             self._unconfigured(now)
         if self.config is not None and not self.configured:
             return set()
+        # Only now: a claim rests on the leases up to this revision, so they must have been taken in.
+        self.revision = changes.revision
         touched: set[Subnets] = set()
         for change in changes.changes:
             match change:
@@ -171,6 +172,8 @@ class StoreFollower:
                     self._take_config(text)
                 case Unreadable():
                     self._note_unreadable(change)
+                case UnreadableGone(key):
+                    self._forget_unreadable(key)
         self._settle_revision()
         return touched
 

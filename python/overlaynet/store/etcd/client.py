@@ -7,8 +7,8 @@ requests that may safely be sent twice go through `call`: reads, transactions th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -75,37 +75,51 @@ class EtcdClient:
             pass
         raise self._unavailable(why)
 
-    async def keep_alive(self, lease: int) -> int:
-        """The seconds that the lease now lasts; 0: it is gone. StoreUnavailableError as `call`."""
-        answer = await self.call(KEEP_ALIVE, rpc.LeaseKeepAliveRequest(ID=lease))
-        return answer.TTL
+    @property
+    def patience(self) -> int:
+        """How many failures in a row may come of one member's end; one more, and the cluster is out of reach."""
+        return 2 * len(self._settings.endpoints)
 
-    async def watch(self, creates: Iterable[rpc.WatchCreateRequest]) -> AsyncIterator[rpc.WatchResponse]:
+    async def watch(self, creates: Sequence[rpc.WatchCreateRequest]) -> AsyncGenerator[rpc.WatchResponse, None]:
         """The answers of one stream that watches all of `creates`, with a leader required. StoreUnavailableError: it broke."""
         token = await self._logged_in()
         path, response = WATCH
-        open_ended = asyncio.Event()
+        over = asyncio.Event()
 
         async def requests() -> AsyncIterator[rpc.WatchRequest]:
             for create in creates:
                 yield rpc.WatchRequest(create_request=create)
-            await open_ended.wait()
+            await over.wait()
 
         stub = self._channel().stream_stream(
             path, request_serializer=rpc.WatchRequest.SerializeToString, response_deserializer=response.FromString
         )
         stream = stub(requests(), metadata=(("hasleader", "true"), *self._metadata(token)))
+        to_open = len(creates)
+        opening_ends_at = asyncio.get_running_loop().time() + REQUEST_TIMEOUT_S
         try:
-            async for answer in stream:
+            while True:
+                async with asyncio.timeout_at(opening_ends_at if to_open else None):
+                    answer: Any = await stream.read()
+                if answer is grpc.aio.EOF:
+                    why = "the watch ended"
+                    break
+                to_open -= answer.created
                 yield answer
-            why = "the watch ended"
+        except TimeoutError:
+            why = f"no watch within {REQUEST_TIMEOUT_S:g} s"
         except grpc.aio.AioRpcError as error:
             why = self._look_at(error, token)
         finally:
-            open_ended.set()
+            over.set()
             stream.cancel()
         self._rotate()
         raise self._unavailable(why)
+
+    def refused(self, why: str) -> NoReturn:
+        """Give up a watch that etcd has refused: without a reason where the token has expired, so a new one is asked for."""
+        self._token = ""
+        raise self._unavailable(f"the watch was refused: {why}")
 
     async def aclose(self) -> None:
         """Close the channels."""

@@ -7,7 +7,9 @@ took over is not ours any more.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -104,10 +106,14 @@ class OwnerRecord:
 
 @dataclass(slots=True)
 class View:
-    """Everything under the prefix as it was seen: by a load, then by the watch."""
+    """Everything under the prefix as it was seen: by a load, then by the watch.
+
+    The leases are complete up to `revision`, at which a claim may be made; `cluster` is the id of the cluster that showed it.
+    """
 
     layout: Layout
     revision: int = 0
+    cluster: int = 0
     config: bytes | None = None
     leases: dict[Subnets, LeaseRecord] = field(default_factory=dict)
     owners: dict[Subnets, OwnerRecord] = field(default_factory=dict)
@@ -131,17 +137,46 @@ class View:
         bad = tuple(Unreadable(key, why) for key, why in sorted(self.unreadable.items()))
         return Snapshot(self.revision, self.config, tuple(found), bad)
 
-    def put(self, pair: rpc.KeyValue) -> Subnets | None:
-        """Take in a key; the subnets that it is about, or None for any other key. StoreDataError: it cannot be read."""
+    def named(self, key: bytes) -> Subnets | None:
+        """The subnets that a lease key or an owner key is about, or None for any other key."""
+        for start in (self.layout.owners, self.layout.subnets):
+            if key.startswith(start):
+                try:
+                    return parse_lease_key(key[len(start) :].decode(errors="replace"))
+                except StoreDataError:
+                    return None
+        return None
+
+    def lease_name(self, key: bytes) -> str:
+        """The last part of a lease key, which names it in messages; empty for any other key."""
+        start = self.layout.subnets
+        return key[len(start) :].decode(errors="replace") if key.startswith(start) else ""
+
+    def is_paired(self, subnets: Subnets) -> bool:
+        """Whether lease key and owner key tell of one state."""
+        record, held = self.leases.get(subnets), self.owners.get(subnets)
+        if record is None or held is None:
+            return record is None and held is None
+        return record.lease_id in (0, held.lease_id)
+
+    def take_all(self, pairs: Iterable[rpc.KeyValue]) -> None:
+        """Take in all keys; what cannot be read is noted."""
+        for pair in pairs:
+            with contextlib.suppress(StoreDataError):
+                self.put(pair)
+
+    def put(self, pair: rpc.KeyValue) -> None:
+        """Take in a key. StoreDataError: it is a lease key and cannot be read."""
         key = pair.key
         if key == self.layout.config:
             self.config = pair.value
-            return None
+            return
         if key.startswith(self.layout.owners):
-            return self._put_owner(key[len(self.layout.owners) :], pair)
+            self._put_owner(pair)
+            return
         if not key.startswith(self.layout.subnets):
-            return None
-        name = key[len(self.layout.subnets) :].decode(errors="replace")
+            return
+        name = self.lease_name(key)
         try:
             subnets = parse_lease_key(name)
             attributes = decode_attributes(pair.value)
@@ -152,36 +187,29 @@ class View:
         self.unreadable.pop(name, None)
         lease = Lease(subnets, attributes, reserved=pair.lease == 0, created=pair.create_revision)
         self.leases[subnets] = LeaseRecord(lease, pair.lease, pair.mod_revision)
-        return subnets
 
-    def delete(self, key: bytes) -> Subnets | None:
-        """Forget a key; the subnets that it was about, or None."""
+    def delete(self, key: bytes) -> None:
+        """Forget a key."""
         if key == self.layout.config:
             self.config = None
-            return None
-        for start, records in ((self.layout.owners, self.owners), (self.layout.subnets, self.leases)):
-            if key.startswith(start):
-                name = key[len(start) :].decode(errors="replace")
-                self.unreadable.pop(name, None)
-                try:
-                    subnets = parse_lease_key(name)
-                except StoreDataError:
-                    return None
-                records.pop(subnets, None)
-                return subnets
-        return None
+            return
+        subnets = self.named(key)
+        if key.startswith(self.layout.subnets):
+            self.unreadable.pop(self.lease_name(key), None)
+            if subnets is not None:
+                self.leases.pop(subnets, None)
+        elif subnets is not None:
+            self.owners.pop(subnets, None)
 
-    def _put_owner(self, name: bytes, pair: rpc.KeyValue) -> Subnets | None:
-        try:
-            subnets = parse_lease_key(name.decode(errors="replace"))
-        except StoreDataError:
-            return None
+    def _put_owner(self, pair: rpc.KeyValue) -> None:
+        subnets = self.named(pair.key)
+        if subnets is None:
+            return
         owner = parse_owner(pair.value)
         if owner is None:
             self.owners.pop(subnets, None)
         else:
             self.owners[subnets] = OwnerRecord(owner, pair.lease, pair.mod_revision)
-        return subnets
 
     def _forget_unreadable(self, name: str) -> None:
         """A lease whose value can no longer be read is not there for us."""
