@@ -1,4 +1,7 @@
-"""Stores under one set of hands: any number of clients of one store, and a clock that the test moves."""
+"""Stores under one set of hands: any number of clients of one store, and time that passes when the test says so.
+
+In memory and file the clock is the test's own. In etcd it is etcd's: there a TTL is short and to let time pass is to wait.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,17 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol
 
+import pytest
 from overlaynet.model.lease import Grant, HostId, LeaseAttributes
 from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.snapshot import Change, Changes, Snapshot
 from overlaynet.store import Store, StoreAdmin
+from overlaynet.store.etcd.settings import parse_etcd_url
+from overlaynet.store.etcd.store import EtcdStore
 from overlaynet.store.memory import MemoryStore
 from overlaynet.store.sqlite import SqliteStore
+
+from tests.contract.etcd_server import EtcdServer
 
 KEPT_CHANGES = 50
 """How many changes the stores under test keep."""
@@ -39,13 +47,23 @@ class Clock:
 
 
 class StoreWorld(Protocol):
-    clock: Clock
+    ttl_s: float
+    slack_s: float
+    """How far off a remaining time may be."""
 
     def connect(self) -> Client: ...
+
+    async def let_pass(self, ttls: float) -> None:
+        """Let that many TTLs pass; what ends by then has ended afterwards."""
+
+    async def forget_all_but(self, changes: int) -> None:
+        """Keep no more than the last `changes`."""
 
 
 @dataclass(slots=True)
 class MemoryWorld:
+    ttl_s: float = TTL_S
+    slack_s: float = 0.0
     clock: Clock = field(default_factory=Clock)
     _store: MemoryStore | None = None
 
@@ -54,10 +72,18 @@ class MemoryWorld:
             self._store = MemoryStore(self.clock, keep=KEPT_CHANGES)
         return self._store
 
+    async def let_pass(self, ttls: float) -> None:
+        self.clock.now += ttls * self.ttl_s
+
+    async def forget_all_but(self, changes: int) -> None:
+        assert changes == KEPT_CHANGES
+
 
 @dataclass(slots=True)
 class SqliteWorld:
     folder: Path
+    ttl_s: float = TTL_S
+    slack_s: float = 0.0
     clock: Clock = field(default_factory=Clock)
     clients: list[SqliteStore] = field(default_factory=list)
 
@@ -66,22 +92,59 @@ class SqliteWorld:
         self.clients.append(client)
         return client
 
+    async def let_pass(self, ttls: float) -> None:
+        self.clock.now += ttls * self.ttl_s
+
+    async def forget_all_but(self, changes: int) -> None:
+        assert changes == KEPT_CHANGES
+
+
+@dataclass(slots=True)
+class EtcdWorld:
+    server: EtcdServer
+    prefix: str
+    ttl_s: float = 3.0
+    slack_s: float = 1.5
+    clients: list[EtcdStore] = field(default_factory=list)
+
+    def connect(self) -> Client:
+        client = EtcdStore(parse_etcd_url(f"etcd://{self.server.address}{self.prefix}"))
+        self.clients.append(client)
+        return client
+
+    async def let_pass(self, ttls: float) -> None:
+        await asyncio.sleep(ttls * self.ttl_s)
+        if ttls < 1:
+            return
+        # etcd looks for what has expired twice a second, and a busy one later: wait until it has acted.
+        async with asyncio.timeout(30):
+            observer = self.connect()
+            while any(not lease.reserved for lease in (await observer.load()).leases):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def forget_all_but(self, changes: int) -> None:
+        revision = (await self.clients[0].load()).revision
+        await asyncio.to_thread(self.server.ctl, "compact", str(revision - changes))
+
 
 @asynccontextmanager
-async def store_world(kind: str, folder: Path) -> AsyncIterator[StoreWorld]:
-    """A new store of the `kind`: memory or sqlite."""
+async def store_world(kind: str, folder: Path, request: pytest.FixtureRequest) -> AsyncIterator[StoreWorld]:
+    """A new store of the `kind`: memory, sqlite or etcd."""
     match kind:
         case "memory":
             yield MemoryWorld()
+            return
         case "sqlite":
-            world = SqliteWorld(folder)
-            try:
-                yield world
-            finally:
-                for client in world.clients:
-                    await client.aclose()
+            world: SqliteWorld | EtcdWorld = SqliteWorld(folder)
+        case "etcd":
+            world = EtcdWorld(request.getfixturevalue("etcd"), request.getfixturevalue("prefix"))
         case _:
             raise ValueError(kind)
+    try:
+        yield world
+    finally:
+        for client in world.clients:
+            await client.aclose()
 
 
 def attributes(last: int) -> LeaseAttributes:
@@ -93,7 +156,7 @@ async def claim(
     client: Client, host: HostId, key: str, last: int, *, ttl_s: float = TTL_S, seen: Snapshot | None = None
 ) -> Grant:
     """A claim without anything to take over."""
-    snapshot = seen or Snapshot(0, None, ())
+    snapshot = seen or await client.load()
     return await client.claim(host, parse_lease_key(key), attributes(last), ttl_s=ttl_s, seen=snapshot, features=("x",))
 
 
@@ -112,7 +175,7 @@ class Watcher:
             self.heard += batch.changes
             self._news.set()
 
-    async def until(self, count: int, within_s: float = 5.0) -> list[Change]:
+    async def until(self, count: int, within_s: float = 20.0) -> list[Change]:
         """What was heard, once it is `count` changes."""
         async with asyncio.timeout(within_s):
             while len(self.heard) < count:

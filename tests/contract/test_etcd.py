@@ -3,99 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
-from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Address
 
 import pytest
-import pytest_asyncio
-from overlaynet.errors import ConflictError, LeaseLostError, StoreUnavailableError
+from overlaynet.errors import ConflictError, LeaseLostError
 from overlaynet.model.host import HostSettings
 from overlaynet.model.lease import Grant, HostId, LeaseAttributes
 from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.network import parse_network
 from overlaynet.model.snapshot import Changes, LeaseGone, LeasePut
 from overlaynet.reconcile.allocate import choose
-from overlaynet.store.etcd.settings import parse_etcd_url
 from overlaynet.store.etcd.store import EtcdStore
+
+from tests.contract.etcd_server import EtcdServer
 
 A, B = HostId("a" * 32), HostId("b" * 32)
 SUBNET = parse_lease_key("10.1.2.0-24")
 ATTRIBUTES = LeaseAttributes(IPv4Address("192.0.2.1"), None, "vxlan", b'{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}')
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The client address of an etcd of this module's own, on loopback."""
-    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
-    folder = tmp_path_factory.mktemp("etcd")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *("etcd", "--data-dir", str(folder / "data")),
-                *("--listen-client-urls", client, "--advertise-client-urls", client),
-                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield client.removeprefix("http://")
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest_asyncio.fixture
-async def store(etcd: str, request: pytest.FixtureRequest) -> AsyncIterator[EtcdStore]:
-    """A store under a prefix of the test's own."""
-    made = EtcdStore(parse_etcd_url(f"etcd://{etcd}/{request.node.name}"))
-    deadline = asyncio.get_running_loop().time() + 30
-    while True:
-        try:
-            await made.load()
-            break
-        except StoreUnavailableError:
-            assert asyncio.get_running_loop().time() < deadline, "etcd does not start"
-    yield made
-    await made.aclose()
-
-
 async def claimed(store: EtcdStore, host: HostId = A, ttl_s: float = 60.0) -> Grant:
     return await store.claim(host, SUBNET, ATTRIBUTES, ttl_s=ttl_s, seen=await store.load())
 
 
-def etcdctl(etcd: str, *arguments: str) -> str:
-    command = ["etcdctl", "--endpoints", etcd, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, env={"ETCDCTL_API": "3"}, timeout=30).stdout
-
-
-async def test_keys_and_values_are_flannels(store: EtcdStore, etcd: str, request: pytest.FixtureRequest) -> None:
+async def test_keys_and_values_are_flannels(store: EtcdStore, etcd: EtcdServer, prefix: str) -> None:
     await claimed(store)
 
-    assert etcdctl(etcd, "get", "--prefix", f"/{request.node.name}/").splitlines() == [
-        f"/{request.node.name}/overlaynet/owner/10.1.2.0-24",
+    assert etcd.ctl("get", "--prefix", f"{prefix}/").splitlines() == [
+        f"{prefix}/overlaynet/owner/10.1.2.0-24",
         f'{{"host":"{A}","features":[]}}',
-        f"/{request.node.name}/subnets/10.1.2.0-24",
+        f"{prefix}/subnets/10.1.2.0-24",
         '{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}}',
     ]
 
 
-async def test_flannels_lease_reservation_and_junk_are_read(store: EtcdStore, etcd: str, request: pytest.FixtureRequest) -> None:
-    prefix = f"/{request.node.name}/subnets"
-    lease = etcdctl(etcd, "lease", "grant", "60").split()[1]
-    etcdctl(etcd, "put", f"--lease={lease}", f"{prefix}/10.1.7.0-24", '{"PublicIP":"192.0.2.7","PublicIPv6":null}')
-    etcdctl(etcd, "put", f"{prefix}/10.1.8.0-24", '{"PublicIP":"192.0.2.8","PublicIPv6":null,"BackendType":"host-gw"}')
-    etcdctl(etcd, "put", f"{prefix}/junk", "x")
+async def test_flannels_lease_reservation_and_junk_are_read(store: EtcdStore, etcd: EtcdServer, prefix: str) -> None:
+    lease = etcd.grant(60)
+    etcd.ctl("put", f"--lease={lease}", f"{prefix}/subnets/10.1.7.0-24", '{"PublicIP":"192.0.2.7","PublicIPv6":null}')
+    etcd.ctl("put", f"{prefix}/subnets/10.1.8.0-24", '{"PublicIP":"192.0.2.8","PublicIPv6":null,"BackendType":"host-gw"}')
+    etcd.ctl("put", f"{prefix}/subnets/junk", "x")
 
     snapshot = await store.load()
 
@@ -165,12 +111,10 @@ async def test_expired_lease_is_lost_and_free(store: EtcdStore) -> None:
     assert (await claimed(store, B)).lease.owner == B
 
 
-async def test_unconditional_write_of_another_ends_ownership(store: EtcdStore, etcd: str, request: pytest.FixtureRequest) -> None:
+async def test_unconditional_write_of_another_ends_ownership(store: EtcdStore, etcd: EtcdServer, prefix: str) -> None:
     grant = await claimed(store)
-    lease = etcdctl(etcd, "lease", "grant", "60").split()[1]
-    etcdctl(
-        etcd, "put", f"--lease={lease}", f"/{request.node.name}/subnets/10.1.2.0-24", '{"PublicIP":"192.0.2.9","PublicIPv6":null}'
-    )
+    lease = etcd.grant(60)
+    etcd.ctl("put", f"--lease={lease}", f"{prefix}/subnets/10.1.2.0-24", '{"PublicIP":"192.0.2.9","PublicIPv6":null}')
 
     with pytest.raises(LeaseLostError):
         await store.renew(grant)

@@ -1,4 +1,4 @@
-"""What every store promises, told once and held against each: memory, and the SQLite file."""
+"""What every store promises, told once and held against each: memory, the SQLite file, and an etcd."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from overlaynet.model.lease import Grant, HostId
 from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.snapshot import ConfigPut, LeaseGone, LeasePut
 
-from tests.contract.store_worlds import KEPT_CHANGES, TTL_S, A, B, C, StoreWorld, Watcher, attributes, claim, store_world
+from tests.contract.store_worlds import KEPT_CHANGES, A, B, C, StoreWorld, Watcher, attributes, claim, store_world
 
 KEY, OTHER_KEY = "10.1.1.0-24", "10.1.2.0-24"
 
 
-@pytest_asyncio.fixture(params=["memory", "sqlite"])
+@pytest_asyncio.fixture(params=["memory", "sqlite", "etcd"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreWorld]:
-    async with store_world(request.param, tmp_path) as made:
+    async with store_world(request.param, tmp_path, request) as made:
         yield made
 
 
@@ -31,8 +31,8 @@ async def test_new_store_is_empty(world: StoreWorld) -> None:
 
 
 async def test_claim_is_seen_by_all_and_carries_what_was_claimed(world: StoreWorld) -> None:
-    grant = await claim(world.connect(), A, KEY, 1)
-    assert (grant.lease.owner, grant.lease.features, grant.ttl_s) == (A, ("x",), TTL_S)
+    grant = await claim(world.connect(), A, KEY, 1, ttl_s=world.ttl_s)
+    assert (grant.lease.owner, grant.lease.features, grant.ttl_s) == (A, ("x",), world.ttl_s)
     assert grant.lease.attributes == attributes(1)
     assert (await world.connect().load()).leases == (grant.lease,)
 
@@ -82,12 +82,12 @@ async def test_host_has_one_lease_and_a_claim_elsewhere_moves_it(world: StoreWor
 
 async def test_public_address_of_another_live_owner_is_refused_until_its_lease_ends(world: StoreWorld) -> None:
     client = world.connect()
-    await claim(client, A, KEY, 1)
+    await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
     with pytest.raises(AddressInUseError) as caught:
-        await claim(client, B, OTHER_KEY, 1)
+        await claim(client, B, OTHER_KEY, 1, ttl_s=world.ttl_s)
     assert (caught.value.address, caught.value.owner) == ("192.0.2.1", A)
-    world.clock.now += TTL_S
-    await claim(client, B, OTHER_KEY, 1)
+    await world.let_pass(1)
+    await claim(client, B, OTHER_KEY, 1, ttl_s=world.ttl_s)
 
 
 async def test_reservation_goes_to_who_saw_it_and_stays_one(world: StoreWorld) -> None:
@@ -95,20 +95,25 @@ async def test_reservation_goes_to_who_saw_it_and_stays_one(world: StoreWorld) -
     reserved = await client.reserve(parse_lease_key(KEY), attributes(1))
     assert (reserved.reserved, reserved.owner) == (True, None)
     with pytest.raises(ConflictError):
-        await claim(client, A, KEY, 1)
+        await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
     seen = await client.load()
     with pytest.raises(ConflictError):
         await client.claim(
-            A, reserved.subnets, attributes(1), ttl_s=TTL_S, seen=seen, takes_over=replace(reserved, attributes=attributes(9))
+            A,
+            reserved.subnets,
+            attributes(1),
+            ttl_s=world.ttl_s,
+            seen=seen,
+            takes_over=replace(reserved, attributes=attributes(9)),
         )
-    grant = await client.claim(A, reserved.subnets, attributes(2), ttl_s=TTL_S, seen=seen, takes_over=reserved)
+    grant = await client.claim(A, reserved.subnets, attributes(2), ttl_s=world.ttl_s, seen=seen, takes_over=reserved)
     assert (grant.lease.reserved, grant.lease.owner, grant.lease.created) == (True, A, reserved.created)
-    world.clock.now += 100 * TTL_S
     assert (await client.load()).leases == (grant.lease,)
     assert (await client.renew(grant)).lease == grant.lease
     assert await client.remaining([grant.lease]) == [None]
-    world.clock.now += 100 * TTL_S
-    assert (await client.load()).leases == (grant.lease,)
+    await world.let_pass(1.5)
+    (left,) = (await client.load()).leases
+    assert (left.subnets, left.reserved, left.attributes) == (grant.lease.subnets, True, grant.lease.attributes)
 
 
 async def test_reservation_that_overlaps_a_lease_is_a_conflict(world: StoreWorld) -> None:
@@ -121,23 +126,24 @@ async def test_reservation_that_overlaps_a_lease_is_a_conflict(world: StoreWorld
 
 async def test_renewal_gives_a_full_ttl_and_changes_nothing_that_is_seen(world: StoreWorld) -> None:
     client = world.connect()
-    grant = await claim(client, A, KEY, 1)
+    grant = await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
     before = await client.load()
-    world.clock.now += TTL_S - 1
+    await world.let_pass(0.6)
     grant = await client.renew(grant)
-    world.clock.now += TTL_S - 1
-    assert await client.load() == before
-    assert await client.remaining([grant.lease]) == [1.0]
+    await world.let_pass(0.6)
+    after = await client.load()
+    assert (after.config, after.leases) == (before.config, before.leases)
+    assert await client.remaining([grant.lease]) == [pytest.approx(0.4 * world.ttl_s, abs=world.slack_s + 0.001)]
 
 
 async def test_lease_that_is_not_renewed_ends_and_can_be_claimed(world: StoreWorld) -> None:
     first, second = world.connect(), world.connect()
-    grant = await claim(first, A, KEY, 1)
-    world.clock.now += TTL_S
+    grant = await claim(first, A, KEY, 1, ttl_s=world.ttl_s)
+    await world.let_pass(1)
     assert (await second.load()).leases == ()
     with pytest.raises(LeaseLostError):
         await first.renew(grant)
-    taken = await claim(second, B, KEY, 2)
+    taken = await claim(second, B, KEY, 2, ttl_s=world.ttl_s)
     with pytest.raises(LeaseLostError):
         await first.renew(grant)
     with pytest.raises(LeaseLostError):
@@ -148,22 +154,22 @@ async def test_lease_that_is_not_renewed_ends_and_can_be_claimed(world: StoreWor
 
 async def test_update_shows_other_attributes_and_keeps_the_end(world: StoreWorld) -> None:
     client = world.connect()
-    grant = await claim(client, A, KEY, 1)
-    world.clock.now += 20
+    grant = await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
+    await world.let_pass(0.3)
     updated = await client.update(grant, attributes(7))
     assert updated.lease == grant.lease.with_attributes(attributes(7))
-    assert updated.ttl_s == TTL_S - 20
+    assert updated.ttl_s == pytest.approx(0.7 * world.ttl_s, abs=world.slack_s + 0.001)
     assert (await client.load()).leases == (updated.lease,)
-    world.clock.now += TTL_S - 20
+    await world.let_pass(1)
     assert (await client.load()).leases == ()
 
 
 async def test_renewal_after_an_update_gives_the_whole_ttl_again(world: StoreWorld) -> None:
     client = world.connect()
-    grant = await claim(client, A, KEY, 1)
-    world.clock.now += 20
+    grant = await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
+    await world.let_pass(0.3)
     updated = await client.update(grant, attributes(7))
-    assert (await client.renew(updated)).ttl_s == TTL_S
+    assert (await client.renew(updated)).ttl_s == world.ttl_s
 
 
 async def test_release_gives_the_subnet_back_and_again_is_no_error(world: StoreWorld) -> None:
@@ -194,6 +200,7 @@ async def test_watch_tells_every_change_after_its_revision_in_order(world: Store
     watcher = Watcher(reader, after)
     await watcher.until(2)
     updated = await writer.update(grant, attributes(5))
+    await watcher.until(3)
     await writer.release(updated)
     heard = await watcher.until(4)
     await watcher.stop()
@@ -224,10 +231,10 @@ async def test_renewals_are_no_changes(world: StoreWorld) -> None:
 
 
 async def test_every_watcher_hears_of_an_expiry_once(world: StoreWorld) -> None:
-    grant = await claim(world.connect(), A, KEY, 1)
+    grant = await claim(world.connect(), A, KEY, 1, ttl_s=world.ttl_s)
     readers = [world.connect() for _ in range(3)]
     watchers = [Watcher(reader, (await reader.load()).revision) for reader in readers]
-    world.clock.now += TTL_S
+    await world.let_pass(1)
     for watcher in watchers:
         assert await watcher.until(1) == [LeaseGone(grant.lease.subnets)]
     await readers[0].put_config(b"{}")
@@ -238,10 +245,10 @@ async def test_every_watcher_hears_of_an_expiry_once(world: StoreWorld) -> None:
 
 async def test_claim_over_an_expired_lease_is_told_as_gone_then_put(world: StoreWorld) -> None:
     client = world.connect()
-    old = await claim(client, A, KEY, 1)
+    old = await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
     after = (await client.load()).revision
-    world.clock.now += TTL_S
-    new = await claim(client, B, "10.1.0.0-16", 2)
+    await world.let_pass(1)
+    new = await claim(client, B, "10.1.0.0-16", 2, ttl_s=world.ttl_s)
     watcher = Watcher(client, after)
     assert await watcher.until(2) == [LeaseGone(old.lease.subnets), LeasePut(new.lease)]
     await watcher.stop()
@@ -252,6 +259,7 @@ async def test_watch_from_a_forgotten_or_unknown_revision_says_so(world: StoreWo
     after = (await client.load()).revision
     for n in range(KEPT_CHANGES + 1):
         await client.put_config(b"%d" % n)
+    await world.forget_all_but(KEPT_CHANGES)
     for revision in (after, (await client.load()).revision + 1):
         with pytest.raises(HistoryGoneError):
             await asyncio.wait_for(anext(aiter(client.watch(revision))), 5)

@@ -16,12 +16,12 @@ from overlaynet.model.lease_text import encode_attributes
 from overlaynet.model.snapshot import Snapshot
 from overlaynet.store.claims import check_free
 from overlaynet.store.etcd import rpc_pb2 as rpc
-from overlaynet.store.etcd.keys import LeaseRecord, Owner, View
+from overlaynet.store.etcd.keys import Owner, View
 from overlaynet.store.etcd.transactions import changed_at, delete, put, read, read_changed, unchanged_since
 
 
 class Claim:
-    """A claim of `subnets` by `owner`, as seen in `seen` and `view`. ConflictError, AddressInUseError: another's lease forbids it."""
+    """A claim of `subnets` by `owner`. ConflictError, AddressInUseError: another's lease in `seen` forbids it."""
 
     def __init__(
         self, view: View, owner: Owner, subnets: Subnets, attributes: LeaseAttributes, lease_id: int, seen: Snapshot
