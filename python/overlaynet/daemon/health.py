@@ -6,10 +6,14 @@ attempted, else 503.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address
 
 import h11
 
@@ -102,7 +106,20 @@ class HealthServer:
             status, body = 400, "bad request\n"
         payload = body.encode()
         headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(payload))), ("Connection", "close")]
-        sent = http.send(h11.Response(status_code=status, headers=headers)) or b""
+        sent = http.send(h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers)) or b""
         if not head:
             sent += http.send(h11.Data(data=payload)) or b""
         connection.sendall(sent)
+
+
+@contextlib.contextmanager
+def serving_health(health: Health, address: IPv4Address | IPv6Address, port: int) -> Iterator[None]:
+    """Answer while the block runs; port 0 is off. ConfigError: the address and port cannot be listened on."""
+    if not port:
+        yield
+        return
+    server = HealthServer(health, str(address), port)
+    try:
+        yield
+    finally:
+        server.close()

@@ -11,14 +11,15 @@ import structlog
 
 from overlaynet.daemon.control_server import serving
 from overlaynet.daemon.driver import Driver
-from overlaynet.daemon.health import Health, HealthServer
+from overlaynet.daemon.health import Health, serving_health
 from overlaynet.daemon.instance import claim_namespace
 from overlaynet.daemon.logs import set_up_logs
 from overlaynet.daemon.notify import notify
+from overlaynet.daemon.preflight import check_network, check_rights
 from overlaynet.daemon.settings import Settings
 from overlaynet.daemon.state import host_id, prepare_directory, read_kept
 from overlaynet.dataplane.pump import UdpEngine
-from overlaynet.errors import ConfigError, StoreDataError
+from overlaynet.errors import ConfigError, OverlaynetError, StoreDataError, StoreUnavailableError
 from overlaynet.kernel.interfaces import ChosenUnderlay, Selection, choose_underlay
 from overlaynet.kernel.netlink import NetlinkKernel
 from overlaynet.model.host import HostSettings
@@ -35,38 +36,48 @@ log = structlog.get_logger()
 def run_daemon(settings: Settings) -> None:
     """Run until a signal. Any OverlaynetError says why the daemon could not start or go on."""
     set_up_logs(settings.log_format, settings.log_level)
+    check_rights()
     store = open_store(settings.store)
+    with claim_namespace():
+        asyncio.run(_run(settings, store))
+
+
+async def _run(settings: Settings, store: Store) -> None:
+    underlay = await choose_underlay(_selection(settings))
     prepare_directory("--state-dir", settings.state_dir, 0o700)
     prepare_directory("--run-dir", settings.run_dir, 0o755)
-    with claim_namespace():
-        host = host_id(settings.state_dir)
-        health = Health()
-        server = HealthServer(health, str(settings.healthz_ip), settings.healthz_port) if settings.healthz_port else None
+    prepare_directory("--subnet-file", settings.subnet_file.parent, 0o755)
+    health = Health()
+    with serving_health(health, settings.healthz_ip, settings.healthz_port):
+        host = _host_settings(settings, host_id(settings.state_dir), underlay, store.traits.name)
         try:
-            asyncio.run(_run(settings, host, store, health))
+            failure = await _serve(settings, host, store, health)
         finally:
-            if server is not None:
-                server.close()
-
-
-async def _run(settings: Settings, host: HostId, store: Store, health: Health) -> None:
-    underlay = await choose_underlay(_selection(settings))
-    log.info("underlay chosen", link=underlay.link, public=_shown(underlay))
-    try:
-        async with await NetlinkKernel.open() as kernel:
-            engine = UdpEngine()
-            reconciler = Reconciler(_host_settings(settings, host, underlay, store.traits.name))
-            driver = Driver(host, reconciler, store, kernel, engine, health, settings.subnet_file, settings.state_dir)
-            _end_on_signals(driver, release=settings.release_on_exit)
-            async with serving(settings.run_dir, driver.status):
-                failure = await driver.run(_kept(settings.state_dir, store.traits.name))
-            await asyncio.to_thread(engine.apply, None)
-    finally:
-        await store.aclose()
+            await store.aclose()
     notify("STOPPING=1")
     log.info("stopped")
     if failure is not None:
         raise failure
+
+
+async def _serve(settings: Settings, host: HostSettings, store: Store, health: Health) -> OverlaynetError | None:
+    """The daemon's life, once the host is known; why it cannot go on, or None."""
+    kept = _kept(settings.state_dir, host.store)
+    if kept is None:
+        # A host that has served this network before goes on by what it knows; one that has not finds out first.
+        try:
+            await check_network((await store.load()).config, host)
+        except StoreUnavailableError as unavailable:
+            log.warning(str(unavailable))
+    log.info("underlay chosen", link=host.underlay, public=_shown(host))
+    async with await NetlinkKernel.open() as kernel:
+        engine = UdpEngine()
+        driver = Driver(host.host, Reconciler(host), store, kernel, engine, health, settings.subnet_file, settings.state_dir)
+        _end_on_signals(driver, release=settings.release_on_exit)
+        async with serving(settings.run_dir, driver.status):
+            failure = await driver.run(kept)
+        await asyncio.to_thread(engine.apply, None)
+        return failure
 
 
 def _end_on_signals(driver: Driver, *, release: bool) -> None:
@@ -140,5 +151,5 @@ def _previous(path: Path) -> Subnets | None:
     return None if env.v4_subnet is None and env.v6_subnet is None else Subnets(env.v4_subnet, env.v6_subnet)
 
 
-def _shown(underlay: ChosenUnderlay) -> str:
-    return ", ".join(str(address) for address in (underlay.public_ipv4, underlay.public_ipv6) if address is not None)
+def _shown(host: HostSettings) -> str:
+    return ", ".join(str(address) for address in (host.public_ipv4, host.public_ipv6) if address is not None)

@@ -1,0 +1,56 @@
+"""What can be found out before anything is touched: the process's rights, and whether this host can serve the stored network.
+
+A daemon that could do no work says so in one line and ends, before it holds a lease or has written to the kernel. All of it is
+looked at once, at the start: what goes wrong later is reported and waited out.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+from overlaynet.backend import attributes
+from overlaynet.errors import ConfigError, KernelPermissionError
+from overlaynet.kernel.obstacles import check_obstacles
+from overlaynet.model.addresses import Family
+from overlaynet.model.host import HostSettings
+from overlaynet.model.network import NetworkConfig, parse_network
+
+_CAP_NET_ADMIN = 12  # include/uapi/linux/capability.h
+
+
+def check_rights(status: Path = Path("/proc/self/status")) -> None:
+    """KernelPermissionError: this process lacks CAP_NET_ADMIN (`CapEff` in proc(5))."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
+    if found is not None and not int(found[1], 16) >> _CAP_NET_ADMIN & 1:
+        why = "the process needs CAP_NET_ADMIN: run it as root, or by a service unit that grants it"
+        raise KernelPermissionError(errno.EPERM, "change", "this network namespace", why)
+
+
+async def check_network(text: bytes | None, settings: HostSettings) -> None:
+    """Return if this host can serve the network whose configuration is `text`, or there is none yet.
+
+    ConfigError: the configuration is not valid, or not on this host. KernelError: something is missing or in the way.
+    """
+    if text is None:
+        return
+    try:
+        config = parse_network(text)[0]
+        attributes(config, settings)
+        _check_apart(config, settings)
+    except ConfigError as error:
+        raise ConfigError(f"network configuration in {settings.store}: {error.field}", error.value, error.why) from None
+    listen = settings.local_ipv4 or settings.local_ipv6
+    if listen is not None:
+        await check_obstacles(config, listen)
+
+
+def _check_apart(config: NetworkConfig, settings: HostSettings) -> None:
+    """ConfigError: the network holds an address by which this host is reached, so that its packets would go into themselves."""
+    for half in config.families:
+        name = "Network" if half.family is Family.IPV4 else "IPv6Network"
+        for address in (settings.public_ipv4, settings.public_ipv6, settings.local_ipv4, settings.local_ipv6):
+            if address is not None and address in half.network:
+                why = f"overlaps the underlay: it holds {address} of {settings.underlay}: choose a prefix that no host has"
+                raise ConfigError(name, str(half.network), why)

@@ -1,0 +1,126 @@
+"""What of others stands in the way of a network's backend on this host, found before anything is made.
+
+It looks and changes nothing. What comes in the way later is the reconciler's to report; here a daemon that could do no work
+learns it before it takes a lease.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from overlaynet.backend import link_names
+from overlaynet.errors import KernelError
+from overlaynet.kernel import messages
+from overlaynet.kernel.messages import LinkView
+from overlaynet.kernel.names import is_our_link
+from overlaynet.kernel.namespace import NamespaceThread
+from overlaynet.kernel.observation import names_of
+from overlaynet.kernel.refusals import as_kernel_error
+from overlaynet.kernel.rtnetlink import Message, RouteSocket
+from overlaynet.model.addresses import Address, Family
+from overlaynet.model.network import HostGwOptions, NetworkConfig, UdpOptions, VxlanOptions
+
+_TUN_DEVICE: Final = "/dev/net/tun"
+_FAMILIES: Final[Mapping[Family, int]] = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class _Vxlan:
+    """A VXLAN device, ours or not."""
+
+    name: str
+    vni: int
+    port: int
+    family: Family
+
+
+async def check_obstacles(config: NetworkConfig, listen: Address, namespace: str | None = None) -> None:
+    """Return if the backend of `config` can be made here; `listen` is where the packet engine would.
+
+    KernelError names what is in the way, or what is missing: another's link with our name, another's VXLAN device with the same
+    VNI and port, a UDP port that is held, /dev/net/tun. KernelPermissionError: /dev/net/tun must not be opened.
+    """
+    thread = NamespaceThread(namespace)
+    try:
+        connection = await RouteSocket.open(thread)
+        try:
+            views = [messages.read_link(record) for record in await connection.dump(Message("link"))]
+        except OSError as error:
+            raise as_kernel_error(error, "read", "links") from error
+        finally:
+            connection.close()
+        _check_names(config, views)
+        match config.backend:
+            case VxlanOptions() as options:
+                devices = [device for view in views if (device := _vxlan(view)) is not None]
+                for half in config.families:
+                    _check_vni(options, half.family, devices)
+                    if not any((device.port, device.family) == (options.port, half.family) for device in devices):
+                        unspecified = "0.0.0.0" if half.family is Family.IPV4 else "::"  # noqa: S104  # as the device will
+                        await thread.call(lambda: _check_port(half.family, unspecified, options.port))  # noqa: B023  # awaited here
+            case UdpOptions() as options:
+                await thread.call(_check_tun)
+                await thread.call(lambda: _check_port(Family.of(listen), str(listen), options.port))
+            case HostGwOptions():
+                pass
+            case _:
+                assert_never(config.backend)
+    finally:
+        thread.close()
+
+
+def _check_names(config: NetworkConfig, views: list[LinkView]) -> None:
+    names = names_of(views)
+    for view in views:
+        if view.name in link_names(config) and messages.link_object(view, names) is None:
+            why = f"a link of this name is there and is not overlaynet's (kind {view.kind or 'unknown'}): rename or remove it"
+            raise KernelError(errno.EEXIST, "create", f"link {view.name}", why)
+
+
+def _vxlan(view: LinkView) -> _Vxlan | None:
+    if view.kind != "vxlan":
+        return None
+    data = view.data
+    wide = any(data.find(name) not in (None, "::") for name in ("IFLA_VXLAN_LOCAL6", "IFLA_VXLAN_GROUP6"))
+    family = Family.IPV6 if wide else Family.IPV4
+    return _Vxlan(view.name, int(data.find("IFLA_VXLAN_ID", -1)), int(data.find("IFLA_VXLAN_PORT", 0)), family)
+
+
+def _check_vni(options: VxlanOptions, family: Family, devices: list[_Vxlan]) -> None:
+    """The kernel takes one device for each VNI, port and family (vxlan_vni_in_use in drivers/net/vxlan/vxlan_core.c)."""
+    for device in devices:
+        same = (device.vni, device.port, device.family) == (options.vni, options.port, family)
+        if same and not is_our_link(device.name):
+            raise KernelError(
+                errno.EEXIST,
+                "create",
+                "the VXLAN device",
+                f"link {device.name} has VNI {options.vni} on UDP port {options.port} already: stop what holds it and remove it, "
+                "or give the network another Backend.VNI or Backend.Port",
+            )
+
+
+def _check_port(family: Family, address: str, port: int) -> None:
+    with socket.socket(_FAMILIES[family], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        if family is Family.IPV6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            shown = f"[{address}]:{port}" if family is Family.IPV6 else f"{address}:{port}"
+            if error.errno == errno.EADDRINUSE:
+                why = "another program holds it: stop that (ss -ulpn shows it), or give the network another Backend.Port"
+                raise KernelError(errno.EADDRINUSE, "open", f"UDP port {shown}", why) from None
+            raise as_kernel_error(error, "open", f"UDP port {shown}") from None
+
+
+def _check_tun() -> None:
+    try:
+        os.close(os.open(_TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise as_kernel_error(error, "open", _TUN_DEVICE) from None
