@@ -117,12 +117,53 @@ async def test_place_that_cannot_be_is_a_config_error(opened: Opener, tmp_path: 
             await opened(path).load()
 
 
+def everything_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+MOUNTS = r"""22 1 0:20 / /proc rw,relatime shared:5 - proc proc rw
+30 1 0:28 /@ / rw,relatime shared:1 - btrfs /dev/sda2 rw,subvol=/@
+31 30 0:28 /@srv /srv rw,relatime - btrfs /dev/sda2 rw,subvol=/@srv
+40 30 0:50 / /mnt/far rw,relatime shared:9 master:1 - nfs4 server:/export rw
+41 40 8:3 / /mnt/far/near rw,relatime - ext4 /dev/sda3 rw
+42 30 0:51 / /mnt/with\040space rw,relatime - fuse.sshfs there:/ rw
+43 30 0:52 / /srv/over rw - ext4 /dev/sda4 rw
+44 43 0:53 / /srv/over rw - cifs //there/share rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/proc/sys", "proc"),
+        ("/var/lib/overlaynet", "btrfs"),
+        ("/srv", "btrfs"),
+        ("/mnt/far/stores", "nfs4"),
+        ("/mnt/farther", "btrfs"),
+        ("/mnt/far/near/stores", "ext4"),
+        ("/mnt/with space", "fuse.sshfs"),
+        ("/srv/over/stores", "cifs"),
+    ],
+)
+def test_file_system_is_that_of_the_longest_and_last_mount_point(folder: str, kind: str) -> None:
+    assert sqlite_file.file_system(Path(folder), MOUNTS) == kind
+
+
 async def test_network_file_system_is_refused(opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sqlite_file.file_system(Path("/proc")) == "proc"
-    monkeypatch.setattr(sqlite_file, "file_system", lambda folder: "nfs4")
-    with pytest.raises(ConfigError, match="network file system"):
+    monkeypatch.setattr(sqlite_file, "file_system", lambda folder, mounts: "nfs4")
+    with pytest.raises(ConfigError, match=r"network file system \(nfs4\)"):
         await opened().load()
-    assert not (tmp_path / "store.db").exists()
+    assert everything_in(tmp_path) == []
+
+
+async def test_store_that_is_only_read_is_not_made(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "folder" / "store.db", make=False)
+    try:
+        with pytest.raises(ConfigError, match=r"--store.*there is no such file.*network set"):
+            await store.load()
+    finally:
+        await store.aclose()
+    assert everything_in(tmp_path) == []
 
 
 async def test_full_disk_is_unavailable_and_loses_nothing(opened: Opener) -> None:

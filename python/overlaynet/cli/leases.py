@@ -64,7 +64,7 @@ def _subnets(text: str) -> Subnets:
 async def _rows(store_at: StoreLocation) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     from overlaynet.store.open import open_store
 
-    store = open_store(store_at)
+    store = open_store(store_at, make=False)
     try:
         snapshot = await store.load()
         remaining = await store.remaining(snapshot.leases)
@@ -90,7 +90,7 @@ def _row(lease: Lease, remaining_s: float | None) -> dict[str, Any]:
 async def _revoke(store_at: StoreLocation, subnets: Subnets) -> Lease:
     from overlaynet.store.open import open_store
 
-    store = open_store(store_at)
+    store = open_store(store_at, make=False)
     try:
         return await store.revoke(subnets)
     finally:

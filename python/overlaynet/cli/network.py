@@ -82,7 +82,7 @@ def _show(config: NetworkConfig, *, as_json: bool) -> None:
 async def _load(store_at: StoreLocation) -> bytes | None:
     from overlaynet.store.open import open_store
 
-    store = open_store(store_at)
+    store = open_store(store_at, make=False)
     try:
         return (await store.load()).config
     finally:

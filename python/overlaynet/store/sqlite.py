@@ -11,7 +11,6 @@ All of SQLite runs in one thread of its own, so that the event loop never waits 
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,8 +31,9 @@ from overlaynet.errors import (
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import encode_attributes, lease_key, parse_lease_key
 from overlaynet.model.snapshot import Changes, LeaseGone, Snapshot, StoreTraits
-from overlaynet.store.claims import check_free, may_take
+from overlaynet.store.claims import check_free
 from overlaynet.store.sqlite_file import check_place, open_database
+from overlaynet.store.sqlite_ledger import SqliteLedger
 from overlaynet.store.sqlite_rows import LEASE_COLUMNS, change_in, lease_in, leases_in, revision_of
 
 T = TypeVar("T")
@@ -53,19 +53,26 @@ def boot_time() -> float:
 
 
 class SqliteStore:
-    """A `Store` and `StoreAdmin` over the SQLite file at `path`, which is made when it is first used.
+    """A `Store` and `StoreAdmin` over the SQLite file at `path`, which is made when it is first used, unless not to `make` it.
 
-    StoreDataError: the file is something else. ConfigError: it cannot be there. `clock`, `boot` and
-    `keep`, the number of changes that are kept, are for tests.
+    StoreDataError: the file is something else. ConfigError: it cannot be there, or is not there and not to be made. `clock`,
+    `boot` and `keep`, the number of changes that are kept, are for tests.
     """
 
     def __init__(
-        self, path: Path, *, clock: Callable[[], float] = boot_time, boot: Callable[[], str] = boot_id, keep: int = _KEPT_CHANGES
+        self,
+        path: Path,
+        *,
+        make: bool = True,
+        clock: Callable[[], float] = boot_time,
+        boot: Callable[[], str] = boot_id,
+        keep: int = _KEPT_CHANGES,
     ) -> None:
         self._path = path
         self._clock = clock
         self._boot = boot
-        self._keep = keep
+        self._make = make
+        self._ledger = SqliteLedger(clock, boot, keep)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
@@ -116,14 +123,14 @@ class SqliteStore:
         """See `Store.claim`."""
         del seen
         return await self._run(
-            lambda: self._write(lambda db: self._claim(db, host, subnets, attributes, ttl_s, features, takes_over))
+            lambda: self._write(lambda db: self._ledger.claim(db, host, subnets, attributes, ttl_s, features, takes_over))
         )
 
     async def renew(self, grant: Grant) -> Grant:
         """See `Store.renew`."""
 
         def body(db: sqlite3.Connection) -> Grant:
-            lease, ttl_s, _ = self._mine(db, grant)
+            lease, ttl_s, _ = self._ledger.mine(db, grant)
             if not lease.reserved:
                 db.execute(
                     "UPDATE lease SET boot = ?, expires = ? WHERE key = ?",
@@ -137,11 +144,11 @@ class SqliteStore:
         """See `Store.update`."""
 
         def body(db: sqlite3.Connection) -> Grant:
-            lease, ttl_s, expires = self._mine(db, grant)
+            lease, ttl_s, expires = self._ledger.mine(db, grant)
             lease = lease.with_attributes(attributes)
             key = lease_key(lease.subnets)
             db.execute("UPDATE lease SET value = ? WHERE key = ?", (encode_attributes(attributes), key))
-            self._record_lease(db, key)
+            self._ledger.record_lease(db, key)
             return Grant(lease, ttl_s if expires is None else max(0.0, expires - self._clock()), grant.handle)
 
         return await self._run(lambda: self._write(body))
@@ -151,10 +158,10 @@ class SqliteStore:
 
         def body(db: sqlite3.Connection) -> None:
             try:
-                lease, _, _ = self._mine(db, grant)
+                lease, _, _ = self._ledger.mine(db, grant)
             except LeaseLostError:
                 return
-            self._delete(db, lease_key(lease.subnets))
+            self._ledger.delete(db, lease_key(lease.subnets))
 
         await self._run(lambda: self._write(body))
 
@@ -163,7 +170,7 @@ class SqliteStore:
 
         def body(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR REPLACE INTO setting VALUES ('config', ?)", (text,))
-            self._record(db, "config", "", text)
+            self._ledger.record(db, "config", "", text)
 
         await self._run(lambda: self._write(body))
 
@@ -172,7 +179,7 @@ class SqliteStore:
 
         def body(db: sqlite3.Connection) -> Lease:
             check_free(None, subnets, attributes, leases_in(db)[0])
-            return self._insert(db, Lease(subnets, attributes, reserved=True), 0.0)[0]
+            return self._ledger.insert(db, Lease(subnets, attributes, reserved=True), 0.0)[0]
 
         return await self._run(lambda: self._write(body))
 
@@ -184,7 +191,7 @@ class SqliteStore:
             row = db.execute(f"SELECT {LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
             if row is None:
                 raise ConflictError(f"subnet {subnets}", "is not leased")
-            self._delete(db, key)
+            self._ledger.delete(db, key)
             return lease_in(row)
 
         return await self._run(lambda: self._write(body))
@@ -252,7 +259,7 @@ class SqliteStore:
                 return self._connection
             self._connection.close()
             self._connection = None
-        check_place(self._path)
+        check_place(self._path, make=self._make)
         self._connection = open_database(self._path)
         there = self._path.stat()
         self._opened = (there.st_dev, there.st_ino)
@@ -262,7 +269,7 @@ class SqliteStore:
         db = self._database()
         db.execute("BEGIN IMMEDIATE")
         try:
-            self._sweep(db)
+            self._ledger.sweep(db)
             result = body(db)
             db.execute("COMMIT")
         except BaseException:
@@ -272,21 +279,10 @@ class SqliteStore:
         self._own_commits += 1
         return result
 
-    def _sweep(self, db: sqlite3.Connection) -> None:
-        """Give leases of another boot one full TTL, and remove what has expired."""
-        boot, now = self._boot(), self._clock()
-        db.execute("UPDATE lease SET boot = ?, expires = ? + ttl WHERE expires IS NOT NULL AND boot != ?", (boot, now, boot))
-        for (key,) in db.execute("SELECT key FROM lease WHERE expires <= ?", (now,)).fetchall():
-            self._delete(db, key)
-
-    def _needs_sweep(self, db: sqlite3.Connection) -> bool:
-        query = "SELECT 1 FROM lease WHERE expires IS NOT NULL AND (boot != ? OR expires <= ?) LIMIT 1"
-        return db.execute(query, (self._boot(), self._clock())).fetchone() is not None
-
     def _swept(self) -> sqlite3.Connection:
         """The database, swept if that is needed and can be written."""
         db = self._database()
-        if self._needs_sweep(db):
+        if self._ledger.needs_sweep(db):
             try:
                 self._write(lambda _: None)
             except sqlite3.OperationalError:
@@ -299,7 +295,7 @@ class SqliteStore:
         db.execute("BEGIN")
         try:
             config = db.execute("SELECT value FROM setting WHERE name = 'config'").fetchone()
-            expired = {key for key, _ in self._expired(db)}
+            expired = {key for key, _ in self._ledger.expired(db, self._clock())}
             leases, unreadable = leases_in(db)
             kept = tuple(lease for lease in leases if lease_key(lease.subnets) not in expired)
             return Snapshot(revision_of(db), config[0] if config else None, kept, unreadable)
@@ -312,6 +308,8 @@ class SqliteStore:
 
     def _changes(self, after: int, told: set[tuple[str, int]]) -> tuple[list[Changes], float]:
         """The changes after `after`, and when the next lease expires. `told` are expiries that could not be committed."""
+        # Before the sweep: what ends after it is committed, and told, the next time.
+        now = self._clock()
         db = self._swept()
         db.execute("BEGIN")
         try:
@@ -324,101 +322,12 @@ class SqliteStore:
                 (after,),
             ).fetchall()
             batch = [Changes(row[0], (change_in(row[1], row[2:]),)) for row in rows]
-            expired = [(key, handle) for key, handle in self._expired(db) if (key, handle) not in told]
+            expired = [(key, handle) for key, handle in self._ledger.expired(db, now) if (key, handle) not in told]
             told.update(expired)
             if expired:
                 batch.append(Changes(revision, tuple(LeaseGone(parse_lease_key(key)) for key, _ in expired)))
             query = "SELECT min(expires) FROM lease WHERE expires > ? AND boot = ?"
-            end = db.execute(query, (self._clock(), self._boot())).fetchone()[0]
+            end = db.execute(query, (now, self._boot())).fetchone()[0]
         finally:
             db.execute("ROLLBACK")
         return batch, float("inf") if end is None else end
-
-    def _expired(self, db: sqlite3.Connection) -> list[tuple[str, int]]:
-        query = "SELECT key, handle FROM lease WHERE expires <= ? AND boot = ?"
-        return db.execute(query, (self._clock(), self._boot())).fetchall()
-
-    def _claim(
-        self,
-        db: sqlite3.Connection,
-        host: HostId,
-        subnets: Subnets,
-        attributes: LeaseAttributes,
-        ttl_s: float,
-        features: Sequence[str],
-        takes_over: Lease | None,
-    ) -> Grant:
-        leases, _ = leases_in(db)
-        there = next((lease for lease in leases if lease.subnets == subnets), None)
-        if there is not None and not may_take(there, host, takes_over):
-            raise ConflictError(f"subnet {subnets}", f"is leased by {there.owner or 'a host without identity'}")
-        check_free(host, subnets, attributes, leases)
-        for lease in leases:
-            if lease.owner == host and lease.subnets != subnets:
-                self._delete(db, lease_key(lease.subnets))
-        wanted = Lease(
-            subnets,
-            attributes,
-            owner=host,
-            features=tuple(features),
-            reserved=there is not None and there.reserved,
-            created=0 if there is None else there.created,
-        )
-        lease, handle = self._insert(db, wanted, ttl_s)
-        return Grant(lease, ttl_s, handle)
-
-    def _insert(self, db: sqlite3.Connection, lease: Lease, ttl_s: float) -> tuple[Lease, int]:
-        """The lease as stored, with its creation revision, and its handle, which is the revision of this claim."""
-        key = lease_key(lease.subnets)
-        handle = revision_of(db) + 1
-        expires = None if lease.reserved else self._clock() + ttl_s
-        db.execute(
-            "INSERT OR REPLACE INTO lease (key, value, owner, features, reserved, created, handle, ttl, boot, expires)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                key,
-                encode_attributes(lease.attributes),
-                lease.owner,
-                json.dumps(lease.features),
-                lease.reserved,
-                lease.created or handle,
-                handle,
-                ttl_s,
-                self._boot(),
-                expires,
-            ),
-        )
-        self._record_lease(db, key)
-        row = db.execute(f"SELECT {LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
-        return lease_in(row), handle
-
-    def _mine(self, db: sqlite3.Connection, grant: Grant) -> tuple[Lease, float, float | None]:
-        """The stored lease of `grant`, its TTL and its end."""
-        subnets = grant.lease.subnets
-        query = f"SELECT {LEASE_COLUMNS}, handle, ttl, expires FROM lease WHERE key = ?"  # noqa: S608  # own columns
-        row = db.execute(query, (lease_key(subnets),)).fetchone()
-        if row is None:
-            raise LeaseLostError(str(subnets), "it has expired or was removed")
-        lease = lease_in(row[:6])
-        if row[6] != grant.handle or lease.owner != grant.lease.owner:
-            raise LeaseLostError(str(subnets), "it was given away or claimed anew")
-        return lease, row[7], row[8]
-
-    def _delete(self, db: sqlite3.Connection, key: str) -> None:
-        db.execute("DELETE FROM lease WHERE key = ?", (key,))
-        self._record(db, "gone", key, b"")
-
-    def _record_lease(self, db: sqlite3.Connection, key: str) -> None:
-        self._record(db, "put", key, b"")
-        db.execute(
-            "UPDATE change SET (value, owner, features, reserved, created) ="
-            " (SELECT value, owner, features, reserved, created FROM lease WHERE key = ?) WHERE revision = ?",
-            (key, revision_of(db)),
-        )
-
-    def _record(self, db: sqlite3.Connection, kind: str, key: str, value: bytes) -> None:
-        """The next revision, with this change."""
-        revision = revision_of(db) + 1
-        db.execute("INSERT OR REPLACE INTO setting VALUES ('revision', ?)", (revision,))
-        db.execute("INSERT INTO change (revision, kind, key, value) VALUES (?, ?, ?, ?)", (revision, kind, key, value))
-        db.execute("DELETE FROM change WHERE revision <= ?", (revision - self._keep,))

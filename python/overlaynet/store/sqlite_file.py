@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -30,34 +31,43 @@ CREATE TABLE change (
 """
 
 
-def check_place(path: Path) -> None:
-    """Make the file's folder (0700) if it is missing. ConfigError: the file cannot or must not stand there."""
-    flag = "--store"
+def check_place(path: Path, *, make: bool = True) -> None:
+    """Make the file and its folder (0700) if they are missing. ConfigError: the file cannot or must not stand there.
+
+    Not to `make` them: ConfigError if there is no file.
+    """
+    flag, url = "--store", f"sqlite:///{path}"
+    if path.is_dir():
+        raise ConfigError(flag, url, "is a directory: name a file in it")
+    if not make and not path.exists():
+        raise ConfigError(flag, url, f"there is no such file: `overlaynet --store {url} network set FILE` makes it")
+    kind = file_system(path.parent.resolve(), Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise ConfigError(flag, url, f"is on a network file system ({kind}): SQLite needs a local one")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(flag, f"sqlite:///{path}", f"the directory cannot be made: {error.strerror}") from None
-    if path.is_dir():
-        raise ConfigError(flag, f"sqlite:///{path}", "is a directory: name a file in it")
-    kind = file_system(path.parent)
-    if kind in _NETWORK_FILE_SYSTEMS:
-        raise ConfigError(flag, f"sqlite:///{path}", f"is on a network file system ({kind}): SQLite needs a local one")
+        raise ConfigError(flag, url, f"the directory cannot be made: {error.strerror}") from None
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(flag, f"sqlite:///{path}", f"cannot be opened for writing: {error.strerror}") from None
+        raise ConfigError(flag, url, f"cannot be opened for writing: {error.strerror}") from None
     os.close(descriptor)
 
 
-def file_system(folder: Path) -> str:
-    """The type of the file system that `folder` is on, as /proc/self/mountinfo names it (proc(5)), or an empty text."""
-    device = folder.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+def file_system(folder: Path, mounts: str) -> str:
+    """The type of the file system that holds `folder`, a path without links, by the text of mountinfo (proc(5)); "" if none does.
+
+    By the longest mount point above it, the last of several: device numbers do not tell, as every btrfs subvolume shows files of
+    a device of its own that mountinfo does not name.
+    """
+    found, depth = "", -1
+    for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        if before.split()[2] == wanted:
-            return after.split()[0]
-    return ""
+        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split(" ")[4]))
+        if folder.is_relative_to(point) and len(point.parts) >= depth:
+            found, depth = after.split(" ")[0], len(point.parts)
+    return found
 
 
 def open_database(path: Path) -> sqlite3.Connection:
