@@ -91,6 +91,8 @@ def decode_attributes(text: bytes) -> LeaseAttributes:
         raise StoreDataError("lease value", str(error)) from None
     if v6 is not None and v6.scope_id is not None:
         raise StoreDataError("lease value", f"PublicIPv6 {v6}: a zone means nothing to other hosts")
+    if v6 is not None and v6.ipv4_mapped is not None:
+        raise StoreDataError("lease value", f"PublicIPv6 {v6}: an IPv4 address as IPv6 is nobody's on the wire")
     return LeaseAttributes(
         public_ipv4=v4 if int(v4) else None,
         public_ipv6=v6,

@@ -1,8 +1,8 @@
 """Which leases are peers: what others wrote is input, and is refused with a reason where it cannot be right.
 
 A lease is refused when, in a family that the network enables, its subnet lies outside the network or is not longer than it,
-overlaps ours or that of an older lease, or its public address is missing, unspecified, loopback, multicast or our own; and when
-it repeats another lease's VTEP MAC address, or ours. An IPv6-only network takes no notice of a key's IPv4 half.
+overlaps ours or that of an older lease, or its public address is missing, unspecified, loopback, multicast, our own or inside the
+network; and when it repeats another lease's VTEP MAC address, or ours. An IPv6-only network takes no notice of a key's IPv4 half.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ def _fault(config: NetworkConfig, lease: Lease, own_addresses: tuple[Address, ..
             return f"public address {address} is {kind}"
         if half.family is Family.IPV4 and int(address) >> 28 == 0xF:
             return f"public address {address} is reserved"
+        if address in network:
+            return f"public address {address} is inside the network {network}: packets to it would go into themselves"
     return "" if some else "no subnet of a family that the network enables"
 
 

@@ -37,9 +37,13 @@ def check_place(path: Path, *, make: bool = True) -> None:
     Not to `make` them: ConfigError if there is no file.
     """
     flag, url = "--store", f"sqlite:///{path}"
-    if path.is_dir():
+    try:
+        is_folder, missing = path.is_dir(), not path.exists()
+    except OSError as error:
+        raise ConfigError(flag, url, f"cannot be opened: {error.strerror}") from None
+    if is_folder:
         raise ConfigError(flag, url, "is a directory: name a file in it")
-    if not make and not path.exists():
+    if missing and not make:
         raise ConfigError(flag, url, f"there is no such file: `overlaynet --store {url} network set FILE` makes it")
     kind = file_system(path.parent.resolve(), Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     if kind in _NETWORK_FILE_SYSTEMS:
