@@ -49,6 +49,7 @@ def test_peers_come_oldest_first_and_our_own_lease_is_none() -> None:
         ("10.1.2.0-24", "224.0.0.1", "multicast"),
         ("10.1.2.0-24", "255.255.255.255", "reserved"),
         ("10.1.2.0-24", "192.0.2.1", "this host's own"),
+        ("10.1.2.0-24", "10.1.200.1", "inside the network 10.1.0.0/16"),
     ],
 )
 def test_leases_that_cannot_be_right_are_refused_with_a_reason(key: str, public: str | None, why: str) -> None:
