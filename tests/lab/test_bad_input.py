@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -269,6 +271,37 @@ def test_file_that_is_no_store_is_named_and_left_as_it_is(host: OneHost, case: s
     assert path.read_bytes() == content
     assert host.kernel() == before
     assert not host.subnet_env.exists()
+
+
+def test_host_that_was_in_the_network_goes_on_while_its_store_is_something_else(host: OneHost) -> None:
+    host.configure(HOST_GW)
+    first = host.start()
+    first.hear("READY=1")
+    assert first.stop() == 0
+    path = host.folder / "store" / "store.db"
+    path.rename(path.with_name("kept.db"))
+    path.mkdir()
+
+    running = host.start()
+    until(lambda: "is a directory" in store_error(host))
+    assert "READY=1" not in running.told
+    path.rmdir()
+    path.with_name("kept.db").rename(path)
+    running.hear("READY=1")
+    assert running.stop() == 0
+    assert "Traceback" not in running.text
+
+
+def store_error(host: OneHost) -> str:
+    done = host.overlaynet("status", "--json")
+    return str(json.loads(done.stdout)["store_error"]) if done.returncode == 0 else ""
+
+
+def until(condition: Callable[[], bool], *, wait_s: float = 20.0) -> None:
+    deadline = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_store_on_a_network_file_system_is_refused(host: OneHost) -> None:

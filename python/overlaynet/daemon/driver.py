@@ -22,7 +22,7 @@ from overlaynet.daemon.health import Health
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.out_file import OutFile
 from overlaynet.daemon.state import SNAPSHOT
-from overlaynet.errors import KernelError, OverlaynetError, StoreError
+from overlaynet.errors import ConfigError, KernelError, OverlaynetError, StoreError, StoreUnavailableError
 from overlaynet.kernel import Kernel
 from overlaynet.model.dataplane import PumpConfig
 from overlaynet.model.kept import Kept, encode_kept
@@ -206,6 +206,9 @@ class Driver:
             return it.SnapshotLoaded(await self._store.load())
         except StoreError as error:
             return it.StoreFailed(error)
+        except ConfigError as error:
+            # It was right when an earlier run used it: its place is gone for now, and may come back.
+            return it.StoreFailed(StoreUnavailableError(self._store.traits.name, error.why))
 
     async def _follow(self, after: int) -> None:
         try:
