@@ -113,10 +113,11 @@ class Pump:
     Made but not started, it holds its device and socket. Tables may be exchanged at any time, from any thread.
     """
 
-    def __new__(cls, *, tun: str, bind: tuple[str, int], mtu: int) -> Self:
+    def __new__(cls, *, tun: str, bind: tuple[str, int], mtu: int, offloads: Sequence[str]) -> Self:
         """Attach to the TUN device `tun`, which exists, and bind the UDP socket; `mtu` is the device's, in bytes.
 
-        DataplaneError: the device or the address cannot be had.
+        `offloads` are those that may be used: `tso`, `uso`, `gso`, `gro`, `batch`, `poll`. DataplaneError: the device or the address
+        cannot be had, or there is no such offload.
         """
 
     def configure(
@@ -146,3 +147,6 @@ class Pump:
         """Packets and bytes (`tx_packets`, `tx_bytes`, `rx_packets`, `rx_bytes`), `drops` by reason, and the same for each of
         `peers` by public address. Bytes are those of inner packets.
         """
+
+    def offloads(self) -> dict[str, str]:
+        """How it stands with each offload: `on`, `off`, `missing: ` or `given up: ` with the system's reason."""

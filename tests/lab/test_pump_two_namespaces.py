@@ -13,13 +13,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from overlaynet.lab.links import Batch
 from overlaynet.lab.system import delete_namespaces, enter, namespaces, run_ip
+from overlaynet.model.dataplane import OFFLOADS
 from scapy.layers.inet import IP, UDP
 
 OURS = re.compile(r"ovt-pump([0-9]+)-[abc]")
@@ -36,7 +37,7 @@ for line in sys.stdin:
     began = time.monotonic()
     try:
         if name == "open":
-            pump = Pump(tun=arguments["tun"], bind=tuple(arguments["bind"]), mtu=arguments["mtu"])
+            pump = Pump(tun=arguments["tun"], bind=tuple(arguments["bind"]), mtu=arguments["mtu"], offloads=arguments["offloads"])
             said = None
         elif name == "configure":
             arguments["peers"] = [tuple(peer) for peer in arguments["peers"]]
@@ -108,15 +109,15 @@ class Host:
         assert self._process is not None
         return self._process.pid
 
-    def open(self) -> Any:
-        return self.ask("open", tun="tun0", bind=(self.public, PORT), mtu=MTU)
+    def open(self, offloads: Sequence[str] = OFFLOADS) -> Any:
+        return self.ask("open", tun="tun0", bind=(self.public, PORT), mtu=MTU, offloads=offloads)
 
     def configure(self, *peers: Host) -> Any:
         table = [([peer.subnet], peer.public, PORT) for peer in peers]
         return self.ask("configure", local=[self.subnet], addresses=[self.overlay], peers=table)
 
-    def begin(self, *peers: Host) -> None:
-        assert self.open() is None
+    def begin(self, *peers: Host, offloads: Sequence[str] = OFFLOADS) -> None:
+        assert self.open(offloads) is None
         assert self.configure(*peers) is None
         assert self.ask("start") is None
         assert self.ask("running") is True
@@ -325,4 +326,4 @@ def test_taken_port_is_named(hosts: tuple[Host, Host, Host]) -> None:
     a.begin(b)
 
     a.ip("tuntap add tun1 mode tun")
-    assert f"{a.public}:{PORT}" in a.ask("open", tun="tun1", bind=(a.public, PORT), mtu=MTU)["error"]
+    assert f"{a.public}:{PORT}" in a.ask("open", tun="tun1", bind=(a.public, PORT), mtu=MTU, offloads=[])["error"]

@@ -12,8 +12,9 @@ import click
 from overlaynet.cli.failure import run
 from overlaynet.cli.flags import flag, rewrite
 from overlaynet.cli.store_flags import store_flags, store_location
-from overlaynet.daemon.settings import Settings, check_spans, parse_span
+from overlaynet.daemon.settings import Settings, check_spans, parse_offloads, parse_span
 from overlaynet.errors import ConfigError
+from overlaynet.model.dataplane import OFFLOADS
 
 _BOOLEANS = ("release-on-exit", "ip-forward")
 
@@ -34,6 +35,13 @@ _BOOLEANS = ("release-on-exit", "ip-forward")
 @flag("healthz-port", default=0, show_default=True, type=click.IntRange(0, 65_535), help="Port for them; 0 is off.")
 @flag("release-on-exit", default=False, type=bool, show_default=True, metavar="BOOL", help="Give the lease back at the end.")
 @flag("ip-forward", default=True, type=bool, show_default=True, metavar="BOOL", help="Turn IP forwarding on.")
+@flag(
+    "offload",
+    default=",".join(OFFLOADS),
+    show_default=True,
+    metavar="LIST",
+    help="What the packet engine may do in bulk, or none.",
+)
 @flag("log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="Form of the log on stderr.")
 @flag(
     "log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]), help="Least level."
@@ -87,6 +95,7 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
         healthz_port=flags["healthz_port"],
         release_on_exit=flags["release_on_exit"],
         ip_forward=flags["ip_forward"],
+        offloads=parse_offloads(flags["offload"]),
         log_format=flags["log_format"],
         log_level="debug" if verbosity else flags["log_level"],
     )

@@ -71,7 +71,7 @@ async def _serve(settings: Settings, host: HostSettings, store: Store, health: H
             log.warning(str(unavailable))
     log.info("underlay chosen", link=host.underlay, public=_shown(host))
     async with await NetlinkKernel.open() as kernel:
-        engine = UdpEngine()
+        engine = UdpEngine(settings.offloads)
         driver = Driver(host.host, Reconciler(host), store, kernel, engine, health, settings.subnet_file, settings.state_dir)
         _end_on_signals(driver, release=settings.release_on_exit)
         async with serving(settings.run_dir, driver.status):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from overlaynet.errors import ConfigError
+from overlaynet.model.dataplane import OFFLOADS
 from overlaynet.store.location import StoreLocation
 
 DEFAULT_TTL_S = 86_400.0
@@ -35,6 +36,7 @@ class Settings:
     healthz_port: int = 0
     release_on_exit: bool = False
     ip_forward: bool = True
+    offloads: tuple[str, ...] = OFFLOADS
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -45,6 +47,15 @@ def parse_span(flag: str, text: str, *, unit: str = "") -> float:
     if match is None:
         raise ConfigError(flag, text, "must be a span of time such as 90s, 10m or 24h")
     return float(match[1]) * _UNITS[match[2] or unit]
+
+
+def parse_offloads(text: str) -> tuple[str, ...]:
+    """The offloads in a list such as `tso,gso`, or none of them for `none`. ConfigError: there is no such offload."""
+    names = () if text.strip() == "none" else tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in OFFLOADS:
+            raise ConfigError("--offload", text, f"must be none, or some of {','.join(OFFLOADS)}")
+    return names
 
 
 def check_spans(ttl_s: float, renew_margin_s: float | None) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from overlaynet.errors import DataplaneError
-from overlaynet.model.dataplane import PumpConfig
+from overlaynet.model.dataplane import OFFLOADS, PumpConfig
 
 if TYPE_CHECKING:
     from overlaynet._core import Pump
 
 
 class UdpEngine:
-    """The engine of the `udp` backend: a TUN device, a UDP socket, and a thread between them."""
+    """The engine of the `udp` backend: a TUN device, a UDP socket, and a thread between them. `offloads` are those that it may use."""
 
-    def __init__(self) -> None:
+    def __init__(self, offloads: Sequence[str] = OFFLOADS) -> None:
+        self._offloads = tuple(offloads)
         self._pump: Pump | None = None
         self._config: PumpConfig | None = None
 
@@ -30,7 +32,7 @@ class UdpEngine:
         if self._pump is None:
             from overlaynet._core import Pump
 
-            pump = Pump(tun=config.link, bind=(str(config.listen), config.port), mtu=config.mtu)
+            pump = Pump(tun=config.link, bind=(str(config.listen), config.port), mtu=config.mtu, offloads=self._offloads)
             _configure(pump, config)
             pump.start()
             self._pump = pump
@@ -43,8 +45,8 @@ class UdpEngine:
         self._config = config
 
     def counters(self) -> dict[str, object]:
-        """Packets, bytes and drops so far; nothing while the engine is stopped."""
-        return {} if self._pump is None else dict(self._pump.counters())
+        """Packets, bytes and drops so far, and how it stands with each offload; nothing while the engine is stopped."""
+        return {} if self._pump is None else {**self._pump.counters(), "offloads": self._pump.offloads()}
 
     @property
     def failure(self) -> str | None:

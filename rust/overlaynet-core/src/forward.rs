@@ -55,15 +55,6 @@ pub enum Outgoing {
     Drop(DropReason),
 }
 
-/// What becomes of a packet that came in a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Incoming {
-    /// Its first bytes, as many as given here, are delivered; this peer sent it.
-    Deliver(PeerIndex, usize),
-    /// It is dropped; the peer is given where the sender is one.
-    Drop(Option<PeerIndex>, DropReason),
-}
-
 /// The overlay as one host sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
@@ -137,30 +128,31 @@ impl Tables {
 
     /// Decides about a packet that the host routed into the tunnel; its TTL is lowered where it goes on.
     ///
-    /// `reply` has room for [`ICMPV6_ERROR_BYTES`].
-    pub fn outgoing(&self, packet: &mut [u8], reply: &mut [u8]) -> Outgoing {
+    /// `longest` is the length of the longest packet that it becomes on the wire: its own, but for super-packets. `reply` has room
+    /// for [`ICMPV6_ERROR_BYTES`].
+    pub fn outgoing(&self, packet: &mut [u8], longest: usize, reply: &mut [u8]) -> Outgoing {
         match packet.first().map(|byte| byte >> 4) {
-            Some(4) => self.outgoing_v4(packet, reply),
-            Some(6) => self.outgoing_v6(packet, reply),
+            Some(4) => self.outgoing_v4(packet, longest, reply),
+            Some(6) => self.outgoing_v6(packet, longest, reply),
             _ => Outgoing::Drop(DropReason::Malformed),
         }
     }
 
-    fn outgoing_v4(&self, bytes: &mut [u8], reply: &mut [u8]) -> Outgoing {
+    fn outgoing_v4(&self, bytes: &mut [u8], longest: usize, reply: &mut [u8]) -> Outgoing {
         let Ok(mut packet) = ipv4::Packet::new_checked(bytes) else {
             return Outgoing::Drop(DropReason::Malformed);
         };
         if !packet.checksum_ok() {
             return Outgoing::Drop(DropReason::BadChecksum);
         }
-        let (ttl, len) = (packet.ttl(), packet.total_len());
+        let ttl = packet.ttl();
         let (reason, error) = match self.routes_v4.lookup(packet.destination()) {
             None => (
                 DropReason::NoPeer,
                 icmp::Repr::destination_unreachable(NET_UNREACHABLE, 0),
             ),
             Some(_) if ttl <= 1 => (DropReason::TtlExceeded, icmp::Repr::time_exceeded(0)),
-            Some(_) if len > self.mtu => {
+            Some(_) if longest > self.mtu => {
                 if !packet.dont_fragment() {
                     return Outgoing::Drop(DropReason::TooBig);
                 }
@@ -178,18 +170,18 @@ impl Tables {
         }
     }
 
-    fn outgoing_v6(&self, bytes: &mut [u8], reply: &mut [u8]) -> Outgoing {
+    fn outgoing_v6(&self, bytes: &mut [u8], longest: usize, reply: &mut [u8]) -> Outgoing {
         let Ok(mut packet) = ipv6::Packet::new_checked(bytes) else {
             return Outgoing::Drop(DropReason::Malformed);
         };
-        let (hop_limit, len) = (packet.hop_limit(), packet.total_len());
+        let hop_limit = packet.hop_limit();
         let (reason, error) = match self.routes_v6.lookup(packet.destination()) {
             None => (
                 DropReason::NoPeer,
                 icmpv6::Repr::destination_unreachable(NO_ROUTE, 0),
             ),
             Some(_) if hop_limit <= 1 => (DropReason::TtlExceeded, icmpv6::Repr::time_exceeded(0)),
-            Some(_) if len > self.mtu => {
+            Some(_) if longest > self.mtu => {
                 let mtu = u32::try_from(self.mtu).unwrap_or(u32::MAX);
                 (DropReason::TooBig, icmpv6::Repr::packet_too_big(mtu, 0))
             }
@@ -204,20 +196,17 @@ impl Tables {
         }
     }
 
-    /// Decides about a packet that a datagram from `sender` brought.
+    /// The peer whose datagrams come from `address`.
     #[must_use]
-    pub fn incoming(&self, sender: IpAddr, packet: &[u8]) -> Incoming {
-        let Some(&peer) = self.by_address.get(&sender.to_canonical()) else {
-            return Incoming::Drop(None, DropReason::UnknownPeer);
-        };
-        match self.checked(peer, packet) {
-            Ok(len) => Incoming::Deliver(peer, len),
-            Err(reason) => Incoming::Drop(Some(peer), reason),
-        }
+    pub fn peer_at(&self, address: IpAddr) -> Option<PeerIndex> {
+        self.by_address.get(&address.to_canonical()).copied()
     }
 
-    /// The packet's length, if this peer may send it to this host.
-    fn checked(&self, peer: PeerIndex, bytes: &[u8]) -> Result<usize, DropReason> {
+    /// The length of a packet that a datagram of `peer` brought, if this peer may send it to this host.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub fn incoming(&self, peer: PeerIndex, bytes: &[u8]) -> Result<usize, DropReason> {
         let (owner, is_ours, len) = match bytes.first().map(|byte| byte >> 4) {
             Some(4) => {
                 let packet = ipv4::Packet::new_checked(bytes).map_err(|_| DropReason::Malformed)?;

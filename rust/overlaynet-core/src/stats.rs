@@ -86,7 +86,12 @@ pub struct Drops([Counter; DropReason::ALL.len()]);
 impl Drops {
     /// Counts one packet.
     pub fn count(&self, reason: DropReason) {
-        self.0[reason as usize].add(1);
+        self.count_many(reason, 1);
+    }
+
+    /// Counts some packets.
+    pub fn count_many(&self, reason: DropReason, packets: usize) {
+        self.0[reason as usize].add(packets as u64);
     }
 
     /// Every reason with its number.
@@ -109,15 +114,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts one packet of `bytes` that was sent.
-    pub fn sent(&self, bytes: usize) {
-        self.tx_packets.add(1);
+    /// Counts packets of `bytes` together that were sent.
+    pub fn sent(&self, packets: usize, bytes: usize) {
+        self.tx_packets.add(packets as u64);
         self.tx_bytes.add(bytes as u64);
     }
 
-    /// Counts one packet of `bytes` that was delivered.
-    pub fn delivered(&self, bytes: usize) {
-        self.rx_packets.add(1);
+    /// Counts packets of `bytes` together that were delivered.
+    pub fn delivered(&self, packets: usize, bytes: usize) {
+        self.rx_packets.add(packets as u64);
         self.rx_bytes.add(bytes as u64);
     }
 }

@@ -1,7 +1,12 @@
 //! The TUN device, UDP sockets and the pump that carries packets between them (Linux).
 //!
 //! `unsafe` stands in [`tun`] and [`udp`] only, around system calls, each with its reason.
+pub mod engine;
+pub mod memory;
+pub mod offload;
+pub mod outbox;
 pub mod port;
 pub mod pump;
+pub mod shared;
 pub mod tun;
 pub mod udp;

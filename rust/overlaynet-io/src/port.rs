@@ -1,12 +1,18 @@
 //! A place where packets come from and go to, batch first: a TUN device, a UDP socket, or a queue in memory.
+//!
+//! What is received lies in a [`Batch`]. What is sent is told as [`Message`]s, each a list of [`Piece`]s of that batch and of a
+//! buffer of headers, so that no payload is copied between a port and the other.
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 
-/// How many packets one batch holds.
-pub const BATCH_PACKETS: usize = 64;
+use overlaynet_core::offload::VnetHeader;
 
 /// The longest packet, in bytes: the most that an IPv4 length field can say, and one more so that nothing is cut unseen.
 pub const PACKET_BYTES: usize = 65_536;
+
+/// Bytes before each received packet that may be overwritten: a virtio header on the way in, an encapsulation on the way out.
+pub const HEADROOM_BYTES: usize = 64;
 
 /// Packets in one buffer that is allocated once. Pages that no packet touches take no memory.
 #[derive(Debug)]
@@ -14,35 +20,34 @@ pub struct Batch {
     bytes: Box<[u8]>,
     slots: Box<[Slot]>,
     len: usize,
+    used: usize,
 }
 
-/// One packet's place: its length, and the other end of its datagram.
-#[derive(Clone, Copy, Debug)]
+/// Where one packet lies, or several of one datagram sender that arrived together.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Slot {
-    /// The packet's length in bytes.
+    /// Where it begins.
+    pub start: usize,
+    /// Its length in bytes.
     pub len: usize,
-    /// Where the datagram came from or goes to; None in a batch of a TUN, and for a packet that is not to be sent.
-    pub endpoint: Option<SocketAddr>,
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// The length of each datagram but the last, if there are several (`UDP_GRO`); otherwise 0.
+    pub segment: usize,
+    /// Where the datagram came from; None in a batch of a TUN.
+    pub sender: Option<SocketAddr>,
+    /// What the TUN says of checksum and segments; None for a super-packet of an unknown kind.
+    pub vnet: Option<VnetHeader>,
 }
 
 impl Batch {
-    /// An empty batch.
+    /// An empty batch of at most `packets` packets and about `bytes` bytes; at least one packet always fits.
     #[must_use]
-    pub fn new() -> Self {
-        let empty = Slot {
-            len: 0,
-            endpoint: None,
-        };
+    pub fn new(packets: usize, bytes: usize) -> Self {
+        let bytes = bytes.max(HEADROOM_BYTES + PACKET_BYTES);
         Self {
-            bytes: vec![0; BATCH_PACKETS * PACKET_BYTES].into_boxed_slice(),
-            slots: vec![empty; BATCH_PACKETS].into_boxed_slice(),
+            bytes: vec![0; bytes].into_boxed_slice(),
+            slots: vec![Slot::default(); packets].into_boxed_slice(),
             len: 0,
+            used: 0,
         }
     }
 
@@ -58,35 +63,49 @@ impl Batch {
         self.len == 0
     }
 
+    /// How many packets it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Forgets every packet.
     pub fn clear(&mut self) {
-        self.len = 0;
+        (self.len, self.used) = (0, 0);
     }
 
-    /// The room for the next packet, or None if the batch is full.
+    /// The room for the next packet, [`HEADROOM_BYTES`] and at least [`PACKET_BYTES`]; None if the batch is full.
     pub fn room(&mut self) -> Option<&mut [u8]> {
-        let start = self.len * PACKET_BYTES;
-        self.bytes.get_mut(start..start + PACKET_BYTES)
+        let room = self.used..self.used + HEADROOM_BYTES + PACKET_BYTES;
+        if self.len == self.slots.len() {
+            return None;
+        }
+        self.bytes.get_mut(room)
     }
 
-    /// Takes the first `len` bytes of [`room`](Self::room) for a packet.
-    pub fn push(&mut self, len: usize, endpoint: Option<SocketAddr>) {
-        self.slots[self.len] = Slot { len, endpoint };
+    /// Takes `len` bytes of [`room`](Self::room) behind the headroom for a packet.
+    pub fn push(&mut self, len: usize, sender: Option<SocketAddr>, vnet: Option<VnetHeader>) {
+        let start = self.used + HEADROOM_BYTES;
+        self.put(Slot {
+            start,
+            len,
+            segment: 0,
+            sender,
+            vnet,
+        });
+        // Packets begin at even places, as checksums like them.
+        self.used = (start + len).next_multiple_of(8);
+    }
+
+    /// Takes what `slot` says for a packet, wherever it lies in the buffer.
+    pub fn put(&mut self, slot: Slot) {
+        self.slots[self.len] = slot;
         self.len += 1;
     }
 
-    /// The packet at `at` and its slot.
-    pub fn packet_mut(&mut self, at: usize) -> (&mut [u8], &mut Slot) {
-        let slot = &mut self.slots[at];
-        let start = at * PACKET_BYTES;
-        (&mut self.bytes[start..start + slot.len], slot)
-    }
-
-    /// The packet at `at`.
-    #[must_use]
-    pub fn packet(&self, at: usize) -> &[u8] {
-        let start = at * PACKET_BYTES;
-        &self.bytes[start..start + self.slots[at].len]
+    /// Says that the last packet is several datagrams, each but the last of `segment` bytes.
+    pub fn set_segment(&mut self, segment: usize) {
+        self.slots[self.len - 1].segment = segment;
     }
 
     /// The slot at `at`.
@@ -95,10 +114,97 @@ impl Batch {
         self.slots[at]
     }
 
-    /// All of the buffer, for system calls that fill several packets at once.
-    pub(crate) fn rooms(&mut self) -> &mut [u8] {
+    /// The bytes of the buffer; slots tell where packets lie in it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes of the buffer, to be changed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
+}
+
+/// Which buffer a piece lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The headers that were made for what is sent.
+    Headers,
+    /// The batch that was received.
+    Batch,
+}
+
+/// Some bytes of what is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Which buffer they lie in.
+    pub place: Place,
+    /// Where they begin.
+    pub start: usize,
+    /// How many they are.
+    pub len: usize,
+}
+
+/// What goes in one piece to the kernel: one packet, or several equally long ones (the last may be shorter), or one super-packet.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its pieces, in order, as a range of the list.
+    pub pieces: Range<usize>,
+    /// The length of all pieces, in bytes.
+    pub len: usize,
+    /// How many packets it stands for.
+    pub packets: usize,
+    /// The length of each packet but the last, if they are to leave as datagrams of their own.
+    pub segment: usize,
+    /// Where the datagrams go; None towards a TUN.
+    pub endpoint: Option<SocketAddr>,
+    /// What the TUN is told.
+    pub vnet: VnetHeader,
+    /// Whose packets they are: an index of the tables.
+    pub peer: usize,
+    /// The length of the packets as they are inside the overlay, in bytes, for the counters.
+    pub inner: usize,
+}
+
+/// The buffers that messages point into.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers<'a> {
+    /// Headers made for what is sent.
+    pub headers: &'a [u8],
+    /// The batch that was received.
+    pub batch: &'a [u8],
+    /// The pieces of all messages.
+    pub pieces: &'a [Piece],
+}
+
+impl<'a> Buffers<'a> {
+    /// The bytes of a piece.
+    #[must_use]
+    pub fn of(&self, piece: Piece) -> &'a [u8] {
+        let buffer = match piece.place {
+            Place::Headers => self.headers,
+            Place::Batch => self.batch,
+        };
+        &buffer[piece.start..piece.start + piece.len]
+    }
+
+    /// The bytes of each piece of a message, in order.
+    pub fn pieces_of(&self, message: &Message) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let buffers = *self;
+        self.pieces[message.pieces.clone()]
+            .iter()
+            .map(move |piece| buffers.of(*piece))
+    }
+}
+
+/// How many messages, from the first on, were sent, and what stopped the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// So many were taken.
+    pub messages: usize,
+    /// The error number that the system refused the next one with; None if there was no next one.
+    pub refused: Option<i32>,
 }
 
 /// Where packets come from and go to. Nothing here blocks.
@@ -109,61 +215,9 @@ pub trait PacketPort {
     /// The port's end: the device is gone, the socket is broken.
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()>;
 
-    /// Sends the packet at `at`; whether the system took it.
+    /// Sends `messages` in order, up to the first that the system refuses.
     ///
     /// # Errors
     /// The port's end.
-    fn send(&mut self, packet: &[u8]) -> io::Result<bool>;
-
-    /// Sends each packet of `batch` that has an endpoint, in order, and calls `refused` with the place of each that the system
-    /// did not take.
-    ///
-    /// # Errors
-    /// The port's end.
-    fn send_batch(&mut self, batch: &Batch, refused: &mut dyn FnMut(usize)) -> io::Result<()>;
-}
-
-/// A port over queues in memory, for tests: what a test puts into `inbox` is received, what is sent lands in `outbox`.
-#[derive(Debug, Default)]
-pub struct MemoryPort {
-    /// Packets to be received, each with its sender.
-    pub inbox: std::collections::VecDeque<(Vec<u8>, Option<SocketAddr>)>,
-    /// Packets that were sent, each with its destination.
-    pub outbox: Vec<(Vec<u8>, Option<SocketAddr>)>,
-    /// Whether the port refuses what is sent.
-    pub refuses: bool,
-}
-
-impl PacketPort for MemoryPort {
-    fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
-        while let Some(room) = batch.room() {
-            let Some((packet, sender)) = self.inbox.pop_front() else {
-                break;
-            };
-            room[..packet.len()].copy_from_slice(&packet);
-            batch.push(packet.len(), sender);
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, packet: &[u8]) -> io::Result<bool> {
-        if !self.refuses {
-            self.outbox.push((packet.to_vec(), None));
-        }
-        Ok(!self.refuses)
-    }
-
-    fn send_batch(&mut self, batch: &Batch, refused: &mut dyn FnMut(usize)) -> io::Result<()> {
-        for at in 0..batch.len() {
-            let Some(endpoint) = batch.slot(at).endpoint else {
-                continue;
-            };
-            if self.refuses {
-                refused(at);
-            } else {
-                self.outbox.push((batch.packet(at).to_vec(), Some(endpoint)));
-            }
-        }
-        Ok(())
-    }
+    fn send(&mut self, buffers: Buffers<'_>, messages: &[Message]) -> io::Result<Sent>;
 }

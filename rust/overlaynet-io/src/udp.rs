@@ -6,31 +6,44 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
-use crate::port::{BATCH_PACKETS, Batch, PACKET_BYTES, PacketPort};
+use crate::offload::{Offload, Offloads};
+use crate::outbox::{MESSAGES, PIECES};
+use crate::port::{Batch, Buffers, HEADROOM_BYTES, Message, PACKET_BYTES, PacketPort, Sent, Slot};
 
 /// The socket buffers asked for, in bytes: some milliseconds of traffic at 10 Gbit/s.
 pub const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
 
-/// A bound socket with room for one batch of message headers.
+/// Datagrams, or runs of datagrams, that one system call receives. A run fills 64 KiB, and all of them the second-level cache.
+pub const RECEIVED: usize = 16;
+
+/// The distance of their places in the batch, in bytes: not a power of two, so that their beginnings do not share cache lines.
+const STRIDE: usize = HEADROOM_BYTES + PACKET_BYTES + 192;
+
+/// Room for the control messages of one datagram, in words of eight bytes.
+const CONTROL_WORDS: usize = 8;
+
+/// A bound socket with room for the message headers of one batch.
 pub struct Udp {
     socket: UdpSocket,
+    offloads: Arc<Offloads>,
     headers: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
     names: Box<[libc::sockaddr_storage]>,
-    places: [usize; BATCH_PACKETS],
+    controls: Box<[[u64; CONTROL_WORDS]]>,
 }
 
-// SAFETY: the raw pointers in `headers` and `vectors` are set from `&mut self` and a batch right before each system call and are
-// not used after it, so the value may move to another thread between calls.
+// SAFETY: the raw pointers in `headers` and `vectors` are set from borrowed buffers right before each system call and are not used
+// after it, so the value may move to another thread between calls.
 unsafe impl Send for Udp {}
 
 impl Udp {
-    /// A socket bound to `address`.
+    /// A socket bound to `address`, with as much of what `offloads` wants as the kernel has.
     ///
     /// # Errors
     /// The address is not this host's, or the port is taken.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, offloads: &Arc<Offloads>) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
         socket.set_nonblocking(true)?;
         for (forced, usual) in [
@@ -38,51 +51,142 @@ impl Udp {
             (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
         ] {
             // Without CAP_NET_ADMIN the usual option gives what the system's limit allows; a small buffer is no failure.
-            if !set_option(&socket, forced, SOCKET_BUFFER_BYTES) {
-                set_option(&socket, usual, SOCKET_BUFFER_BYTES);
+            if set_option(&socket, libc::SOL_SOCKET, forced, SOCKET_BUFFER_BYTES).is_err() {
+                let _ = set_option(&socket, libc::SOL_SOCKET, usual, SOCKET_BUFFER_BYTES);
+            }
+        }
+        // Zero segments nothing, but only a kernel that has the option takes it.
+        for (offload, option, value) in [
+            (Offload::Gso, libc::UDP_SEGMENT, 0),
+            (Offload::Gro, libc::UDP_GRO, 1),
+        ] {
+            if offloads.has(offload)
+                && let Err(error) = set_option(&socket, libc::SOL_UDP, option, value)
+            {
+                offloads.miss(offload, error.raw_os_error().unwrap_or(libc::ENOPROTOOPT));
             }
         }
         // SAFETY: these C structs are plain data for which all zeros is a value.
         let (header, vector, name) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
         Ok(Self {
             socket,
-            headers: vec![header; BATCH_PACKETS].into_boxed_slice(),
-            vectors: vec![vector; BATCH_PACKETS].into_boxed_slice(),
-            names: vec![name; BATCH_PACKETS].into_boxed_slice(),
-            places: [0; BATCH_PACKETS],
+            offloads: Arc::clone(offloads),
+            headers: vec![header; MESSAGES].into_boxed_slice(),
+            vectors: vec![vector; PIECES].into_boxed_slice(),
+            names: vec![name; MESSAGES].into_boxed_slice(),
+            controls: vec![[0; CONTROL_WORDS]; MESSAGES].into_boxed_slice(),
         })
     }
 
-    /// Points the header at `at` to `len` bytes at `bytes`, and to its name.
-    fn point(&mut self, at: usize, bytes: *mut u8, len: usize, name_len: libc::socklen_t) {
-        self.vectors[at] = libc::iovec {
-            iov_base: bytes.cast(),
-            iov_len: len,
-        };
+    /// A batch in which everything that one call receives has its place.
+    #[must_use]
+    pub fn batch() -> Batch {
+        Batch::new(RECEIVED, RECEIVED * STRIDE)
+    }
+
+    /// Points the header at `at` to `count` vectors from `first` on, and to its name and control message.
+    fn point(
+        &mut self,
+        at: usize,
+        first: usize,
+        count: usize,
+        name_len: libc::socklen_t,
+        control_len: usize,
+    ) {
         let header = &mut self.headers[at];
         header.msg_len = 0;
         header.msg_hdr.msg_name = (&raw mut self.names[at]).cast();
         header.msg_hdr.msg_namelen = name_len;
-        header.msg_hdr.msg_iov = &raw mut self.vectors[at];
-        header.msg_hdr.msg_iovlen = 1;
-        header.msg_hdr.msg_control = std::ptr::null_mut();
-        header.msg_hdr.msg_controllen = 0;
+        header.msg_hdr.msg_iov = &raw mut self.vectors[first];
+        header.msg_hdr.msg_iovlen = count as _;
+        header.msg_hdr.msg_control = if control_len == 0 {
+            std::ptr::null_mut()
+        } else {
+            (&raw mut self.controls[at]).cast()
+        };
+        header.msg_hdr.msg_controllen = control_len as _;
         header.msg_hdr.msg_flags = 0;
+    }
+
+    /// Points headers to as many messages as there is room for; how many.
+    fn prepare(&mut self, buffers: &Buffers<'_>, messages: &[Message]) -> usize {
+        let mut used = 0;
+        for (at, message) in messages.iter().enumerate() {
+            let first = used;
+            if at == self.headers.len() || first + message.pieces.len() > self.vectors.len() {
+                return at;
+            }
+            for piece in buffers.pieces_of(message) {
+                self.vectors[used] = libc::iovec {
+                    iov_base: piece.as_ptr().cast_mut().cast(),
+                    iov_len: piece.len(),
+                };
+                used += 1;
+            }
+            let name_len = match message.endpoint {
+                Some(endpoint) => write_address(&mut self.names[at], endpoint),
+                None => 0,
+            };
+            let mut control_len = 0;
+            if message.packets > 1 {
+                control_len = write_segment(&mut self.controls[at], message.segment);
+            }
+            self.point(at, first, used - first, name_len, control_len);
+        }
+        messages.len()
     }
 }
 
-fn set_option(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -> bool {
+/// Writes a control message that tells where to cut (`UDP_SEGMENT`, udp(7)); its length with padding.
+fn write_segment(control: &mut [u64; CONTROL_WORDS], segment: usize) -> usize {
+    const VALUE_BYTES: libc::c_uint = size_of::<u16>() as libc::c_uint;
+    // SAFETY: CMSG_SPACE only computes.
+    const SPACE: usize = unsafe { libc::CMSG_SPACE(VALUE_BYTES) } as usize;
+    const { assert!(SPACE <= size_of::<[u64; CONTROL_WORDS]>()) };
+    let header: *mut libc::cmsghdr = control.as_mut_ptr().cast();
+    // SAFETY: the words are aligned for a `cmsghdr`, and there is room for it and a `u16` behind it (asserted).
+    unsafe {
+        (*header).cmsg_level = libc::SOL_UDP;
+        (*header).cmsg_type = libc::UDP_SEGMENT;
+        (*header).cmsg_len = libc::CMSG_LEN(VALUE_BYTES) as _;
+        libc::CMSG_DATA(header)
+            .cast::<u16>()
+            .write_unaligned(segment as u16);
+    }
+    SPACE
+}
+
+/// The length of each datagram but the last, as the kernel's control messages tell it (`UDP_GRO`); 0 if there is one.
+fn read_segment(header: &libc::msghdr) -> usize {
+    // SAFETY: the kernel wrote `msg_controllen` bytes of control messages, which the macros walk; `header` and its control buffer
+    // are alive.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            if (*control).cmsg_level == libc::SOL_UDP && (*control).cmsg_type == libc::UDP_GRO {
+                let value = libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned();
+                return usize::try_from(value).unwrap_or(0);
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    0
+}
+
+fn set_option(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes of `value`, which lives across the call.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw const value).cast(),
-            len,
-        ) == 0
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
     }
+    Ok(())
 }
 
 impl AsFd for Udp {
@@ -94,16 +198,30 @@ impl AsFd for Udp {
 impl PacketPort for Udp {
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
         let name_len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        for (at, room) in batch.rooms().chunks_exact_mut(PACKET_BYTES).enumerate() {
-            self.point(at, room.as_mut_ptr(), room.len(), name_len);
+        let control_len = size_of::<[u64; CONTROL_WORDS]>();
+        let most = if self.offloads.has(Offload::Batch) {
+            RECEIVED
+        } else {
+            1
+        };
+        let places = batch.bytes_mut().chunks_exact_mut(STRIDE).take(most);
+        let mut count = 0;
+        for place in places {
+            let room = &mut place[HEADROOM_BYTES..HEADROOM_BYTES + PACKET_BYTES];
+            self.vectors[count] = libc::iovec {
+                iov_base: room.as_mut_ptr().cast(),
+                iov_len: room.len(),
+            };
+            self.point(count, count, 1, name_len, control_len);
+            count += 1;
         }
-        let count = BATCH_PACKETS as libc::c_uint;
-        // SAFETY: each header points to a name of ours and to an exclusive part of the batch's buffer; both live across the call.
+        // SAFETY: each header points to a name and a control buffer of ours and to an exclusive part of the batch's buffer; all live
+        // across the call.
         let received = unsafe {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                count,
+                count as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
@@ -117,38 +235,33 @@ impl PacketPort for Udp {
             };
         };
         for at in 0..received {
-            let len = self.headers[at].msg_len as usize;
-            batch.push(len, address_of(&self.names[at]));
+            batch.put(Slot {
+                start: at * STRIDE + HEADROOM_BYTES,
+                len: self.headers[at].msg_len as usize,
+                segment: read_segment(&self.headers[at].msg_hdr),
+                sender: address_of(&self.names[at]),
+                vnet: None,
+            });
         }
         Ok(())
     }
 
-    fn send(&mut self, packet: &[u8]) -> io::Result<bool> {
-        let _ = packet;
-        Ok(false)
-    }
-
-    fn send_batch(&mut self, batch: &Batch, refused: &mut dyn FnMut(usize)) -> io::Result<()> {
-        let mut count = 0;
-        for at in 0..batch.len() {
-            let Some(endpoint) = batch.slot(at).endpoint else {
-                continue;
-            };
-            let name_len = write_address(&mut self.names[count], endpoint);
-            let packet = batch.packet(at);
-            self.point(count, packet.as_ptr().cast_mut(), packet.len(), name_len);
-            self.places[count] = at;
-            count += 1;
-        }
+    fn send(&mut self, buffers: Buffers<'_>, messages: &[Message]) -> io::Result<Sent> {
         let mut sent = 0;
-        while sent < count {
-            // SAFETY: the headers point to names of ours and to packets of the batch, which the kernel only reads; both live across
-            // the call.
+        while sent < messages.len() {
+            let most = if self.offloads.has(Offload::Batch) {
+                messages.len() - sent
+            } else {
+                1
+            };
+            let count = self.prepare(&buffers, &messages[sent..sent + most]);
+            // SAFETY: the headers point to names and control messages of ours and to borrowed buffers, which the kernel only reads;
+            // all live across the call.
             let result = unsafe {
                 libc::sendmmsg(
                     self.socket.as_raw_fd(),
-                    self.headers[sent..].as_mut_ptr(),
-                    (count - sent) as libc::c_uint,
+                    self.headers.as_mut_ptr(),
+                    count as libc::c_uint,
                     libc::MSG_DONTWAIT,
                 )
             };
@@ -159,16 +272,20 @@ impl PacketPort for Udp {
                     match error.raw_os_error() {
                         Some(libc::EBADF | libc::ENOTSOCK) => return Err(error),
                         Some(libc::EINTR) => {}
-                        // This datagram is refused (a full queue, an unreachable peer); the next one may not be.
-                        _ => {
-                            refused(self.places[sent]);
-                            sent += 1;
+                        refused => {
+                            return Ok(Sent {
+                                messages: sent,
+                                refused: Some(refused.unwrap_or(libc::EIO)),
+                            });
                         }
                     }
                 }
             }
         }
-        Ok(())
+        Ok(Sent {
+            messages: sent,
+            refused: None,
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! `overlaynet._core.Pump`: the packet engine, started, changed, read and stopped from Python.
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlaynet_core::forward::{IpPrefix, Tables};
 use overlaynet_core::stats::{Drops, Traffic};
+use overlaynet_io::offload::{Offload, Offloads};
 use overlaynet_io::pump;
 use overlaynet_io::tun::Tun;
 use overlaynet_io::udp::Udp;
@@ -30,16 +31,27 @@ impl Pump {
 #[pymethods]
 impl Pump {
     #[new]
-    #[pyo3(signature = (*, tun, bind, mtu))]
-    fn new(py: Python<'_>, tun: &str, bind: (String, u16), mtu: usize) -> PyResult<Self> {
+    #[pyo3(signature = (*, tun, bind, mtu, offloads))]
+    fn new(
+        py: Python<'_>,
+        tun: &str,
+        bind: (String, u16),
+        mtu: usize,
+        offloads: Vec<String>,
+    ) -> PyResult<Self> {
         let address = SocketAddr::new(address(&bind.0)?, bind.1);
+        let wanted = offloads.iter().map(|name| {
+            Offload::of_name(name)
+                .ok_or_else(|| error::dataplane("open", &format!("{name:?}: there is no such offload")))
+        });
+        let offloads = Arc::new(Offloads::new(&wanted.collect::<PyResult<Vec<_>>>()?));
         let device = py
-            .detach(|| Tun::open(tun))
+            .detach(|| Tun::open(tun, &offloads))
             .map_err(|why| error::dataplane("open", &format!("TUN device {tun}: {why}")))?;
         let socket = py
-            .detach(|| Udp::bind(address))
+            .detach(|| Udp::bind(address, &offloads))
             .map_err(|why| error::dataplane("bind", &format!("UDP {address}: {why}")))?;
-        let pump = pump::Pump::new(device, socket)
+        let pump = pump::Pump::new(device, socket, offloads)
             .map_err(|why| error::dataplane("open", &format!("eventfd: {why}")))?;
         Ok(Self {
             pump: Mutex::new(pump),
@@ -96,6 +108,15 @@ impl Pump {
         }
         counters.set_item("peers", peers)?;
         Ok(counters)
+    }
+
+    fn offloads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let shared = py.detach(|| self.locked().shared().clone());
+        let states = PyDict::new(py);
+        for offload in Offload::ALL {
+            states.set_item(offload.name(), shared.offloads().state(offload).to_string())?;
+        }
+        Ok(states)
     }
 }
 

@@ -47,17 +47,38 @@ fn packet_v6(source: &str, destination: &str, payload: usize) -> Vec<u8> {
     bytes
 }
 
+fn leave(tables: &Tables, packet: &mut [u8], reply: &mut [u8]) -> Outgoing {
+    let len = packet.len();
+    tables.outgoing(packet, len, reply)
+}
+
+#[derive(Debug, PartialEq)]
+enum Incoming {
+    Deliver(PeerIndex, usize),
+    Drop(Option<PeerIndex>, DropReason),
+}
+
+fn arrive(tables: &Tables, sender: IpAddr, packet: &[u8]) -> Incoming {
+    let Some(peer) = tables.peer_at(sender) else {
+        return Incoming::Drop(None, DropReason::UnknownPeer);
+    };
+    match tables.incoming(peer, packet) {
+        Ok(len) => Incoming::Deliver(peer, len),
+        Err(reason) => Incoming::Drop(Some(peer), reason),
+    }
+}
+
 #[test]
 fn packet_to_a_peer_goes_on_with_one_hop_less() {
     let mut bytes = packet_v4(POD, FAR, 8);
-    let verdict = tables().outgoing(&mut bytes, &mut [0; 1280]);
+    let verdict = leave(&tables(), &mut bytes, &mut [0; 1280]);
     assert_eq!(verdict, Outgoing::Encapsulate(PeerIndex(0)));
     let packet = ipv4::Packet::new_checked(&bytes[..]).unwrap();
     assert_eq!(packet.ttl(), 4);
     assert!(packet.checksum_ok());
 
     let mut bytes = packet_v6("fd00:1::2", "fd00:2::2", 8);
-    let verdict = tables().outgoing(&mut bytes, &mut [0; 1280]);
+    let verdict = leave(&tables(), &mut bytes, &mut [0; 1280]);
     assert_eq!(verdict, Outgoing::Encapsulate(PeerIndex(0)));
     assert_eq!(bytes[7], 4);
 }
@@ -66,7 +87,7 @@ fn packet_to_a_peer_goes_on_with_one_hop_less() {
 fn packet_to_nobody_is_answered_and_quotes_itself() {
     let mut bytes = packet_v4(POD, Ipv4Addr::new(10, 1, 9, 9), 4000);
     let mut reply = [0; 1280];
-    let Outgoing::Reply(len, DropReason::NoPeer) = tables().outgoing(&mut bytes, &mut reply) else {
+    let Outgoing::Reply(len, DropReason::NoPeer) = leave(&tables(), &mut bytes, &mut reply) else {
         panic!("not answered");
     };
     assert_eq!(len, ICMP_ERROR_BYTES);
@@ -83,7 +104,7 @@ fn packet_to_nobody_is_answered_and_quotes_itself() {
 fn short_packet_is_quoted_whole_and_nothing_more() {
     let mut bytes = packet_v4(POD, Ipv4Addr::new(10, 1, 9, 9), 3);
     let mut reply = [0xee; 1280];
-    let Outgoing::Reply(len, _) = tables().outgoing(&mut bytes, &mut reply) else {
+    let Outgoing::Reply(len, _) = leave(&tables(), &mut bytes, &mut reply) else {
         panic!("not answered");
     };
     assert_eq!(len, 20 + 8 + 23);
@@ -96,14 +117,14 @@ fn used_up_ttl_and_long_packets_are_answered() {
     ipv4::Packet::new_checked(&mut bytes[..]).unwrap().set_ttl(1);
     let mut reply = [0; 1280];
     assert!(matches!(
-        tables().outgoing(&mut bytes, &mut reply),
+        leave(&tables(), &mut bytes, &mut reply),
         Outgoing::Reply(_, DropReason::TtlExceeded)
     ));
     assert_eq!(reply[20], 11);
 
     let mut bytes = packet_v4(POD, FAR, 1390);
     assert!(matches!(
-        tables().outgoing(&mut bytes, &mut reply),
+        leave(&tables(), &mut bytes, &mut reply),
         Outgoing::Reply(_, DropReason::TooBig)
     ));
     assert_eq!(
@@ -112,7 +133,7 @@ fn used_up_ttl_and_long_packets_are_answered() {
     );
 
     let mut bytes = packet_v6("fd00:1::2", "fd00:2::2", 1390);
-    let Outgoing::Reply(len, DropReason::TooBig) = tables().outgoing(&mut bytes, &mut reply) else {
+    let Outgoing::Reply(len, DropReason::TooBig) = leave(&tables(), &mut bytes, &mut reply) else {
         panic!("not answered");
     };
     let ip = ipv6::Packet::new_checked(&reply[..len]).unwrap();
@@ -120,6 +141,16 @@ fn used_up_ttl_and_long_packets_are_answered() {
     assert!(error.checksum_ok(ip.pseudo_header()));
     assert_eq!((error.kind(), error.rest()), (2, 1400_u32.to_be_bytes()));
     assert_eq!(len, ICMPV6_ERROR_BYTES);
+}
+
+#[test]
+fn a_super_packet_is_as_long_as_its_longest_part() {
+    let mut bytes = packet_v4(POD, FAR, 4000);
+    let (tables, mut reply) = (tables(), [0; 1280]);
+    let verdict = tables.outgoing(&mut bytes, 1400, &mut reply);
+    assert_eq!(verdict, Outgoing::Encapsulate(PeerIndex(0)));
+    let verdict = tables.outgoing(&mut bytes, 1401, &mut reply);
+    assert!(matches!(verdict, Outgoing::Reply(_, DropReason::TooBig)));
 }
 
 #[test]
@@ -136,7 +167,7 @@ fn errors_and_later_fragments_are_never_answered() {
     let mut from_many = packet_v4(Ipv4Addr::new(224, 0, 0, 1), nowhere, 8);
     for bytes in [&mut about_error, &mut fragment, &mut from_many] {
         assert_eq!(
-            tables().outgoing(bytes, &mut [0; 1280]),
+            leave(&tables(), bytes, &mut [0; 1280]),
             Outgoing::Drop(DropReason::NoPeer)
         );
     }
@@ -147,38 +178,38 @@ fn only_a_peer_may_send_and_only_from_its_subnet_to_ours() {
     let tables = tables();
     let good = packet_v4(FAR, POD, 8);
     assert_eq!(
-        tables.incoming(PEER.into(), &good),
+        arrive(&tables, PEER.into(), &good),
         Incoming::Deliver(PeerIndex(0), 28)
     );
     let mapped: IpAddr = PEER.to_ipv6_mapped().into();
     assert_eq!(
-        tables.incoming(mapped, &good),
+        arrive(&tables, mapped, &good),
         Incoming::Deliver(PeerIndex(0), 28)
     );
     let stranger = Ipv4Addr::new(192, 0, 2, 99);
     assert_eq!(
-        tables.incoming(stranger.into(), &good),
+        arrive(&tables, stranger.into(), &good),
         Incoming::Drop(None, DropReason::UnknownPeer)
     );
     let peer = Some(PeerIndex(1));
     assert_eq!(
-        tables.incoming(OTHER.into(), &good),
+        arrive(&tables, OTHER.into(), &good),
         Incoming::Drop(peer, DropReason::ForeignSource)
     );
     let own_source = packet_v4(POD, POD, 8);
     assert_eq!(
-        tables.incoming(OTHER.into(), &own_source),
+        arrive(&tables, OTHER.into(), &own_source),
         Incoming::Drop(peer, DropReason::ForeignSource)
     );
     let peer = Some(PeerIndex(0));
     let astray = packet_v4(FAR, Ipv4Addr::new(10, 1, 3, 1), 8);
     assert_eq!(
-        tables.incoming(PEER.into(), &astray),
+        arrive(&tables, PEER.into(), &astray),
         Incoming::Drop(peer, DropReason::ForeignDestination)
     );
     let good = packet_v6("fd00:2::2", "fd00:1::2", 8);
     assert_eq!(
-        tables.incoming(PEER.into(), &good),
+        arrive(&tables, PEER.into(), &good),
         Incoming::Deliver(PeerIndex(0), 48)
     );
 }
@@ -188,7 +219,7 @@ fn bytes_behind_the_packet_are_not_delivered() {
     let mut bytes = packet_v4(FAR, POD, 8);
     bytes.extend([1, 2, 3]);
     assert_eq!(
-        tables().incoming(PEER.into(), &bytes),
+        arrive(&tables(), PEER.into(), &bytes),
         Incoming::Deliver(PeerIndex(0), 28)
     );
 }
@@ -200,20 +231,20 @@ fn damaged_headers_are_dropped() {
     let mut bytes = packet_v4(FAR, POD, 8);
     bytes[10] ^= 1;
     assert_eq!(
-        tables.incoming(PEER.into(), &bytes),
+        arrive(&tables, PEER.into(), &bytes),
         Incoming::Drop(peer, DropReason::BadChecksum)
     );
     assert_eq!(
-        tables.outgoing(&mut bytes, &mut [0; 1280]),
+        leave(&tables, &mut bytes, &mut [0; 1280]),
         Outgoing::Drop(DropReason::BadChecksum)
     );
     for short in [&[][..], &[0x45], &[0x60; 39], &[0x15; 40]] {
         assert_eq!(
-            tables.incoming(PEER.into(), short),
+            arrive(&tables, PEER.into(), short),
             Incoming::Drop(peer, DropReason::Malformed)
         );
         assert_eq!(
-            tables.outgoing(&mut short.to_vec(), &mut [0; 1280]),
+            leave(&tables, &mut short.to_vec(), &mut [0; 1280]),
             Outgoing::Drop(DropReason::Malformed)
         );
     }
@@ -226,9 +257,9 @@ proptest! {
             *byte = first;
         }
         let tables = tables();
-        let _ = tables.incoming(PEER.into(), &bytes);
+        let _ = arrive(&tables, PEER.into(), &bytes);
         let mut reply = [0; 1280];
-        if let Outgoing::Reply(len, _) = tables.outgoing(&mut bytes, &mut reply) {
+        if let Outgoing::Reply(len, _) = leave(&tables, &mut bytes, &mut reply) {
             prop_assert!(len <= ICMPV6_ERROR_BYTES);
         }
     }

@@ -136,6 +136,16 @@ impl Run {
         }
     }
 
+    /// What kind of super-packet it becomes once it has a second packet.
+    #[must_use]
+    pub fn kind(&self) -> Gso {
+        match (self.layout.transport, self.layout.below) {
+            (Transport::Tcp, Below::V4) => Gso::TcpV4,
+            (Transport::Tcp, Below::V6) => Gso::TcpV6,
+            (Transport::Udp, _) => Gso::Udp,
+        }
+    }
+
     /// How many packets the run has.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
@@ -155,20 +165,22 @@ impl Run {
         self.layout.payload
     }
 
+    /// What is to stand before the only packet of a run: its checksum was found right.
+    #[must_use]
+    pub fn alone() -> VnetHeader {
+        VnetHeader {
+            checksum_known: true,
+            ..VnetHeader::default()
+        }
+    }
+
     /// Writes the super-packet's headers to `header`, which has room for [`header_len`](Self::header_len) bytes; what is to stand
-    /// before them. After them comes the payload of each packet in order. `first` is the packet that the run began with.
-    ///
-    /// A run of one packet is that packet itself.
+    /// before them. After them comes the payload of each packet in order. `first` is the packet that the run began with, not the
+    /// only one.
     pub fn emit(&self, first: &[u8], header: &mut [u8]) -> VnetHeader {
         let Layout { at, payload, .. } = self.layout;
         let header = &mut header[..payload];
         header.copy_from_slice(&first[..payload]);
-        if self.count == 1 {
-            return VnetHeader {
-                checksum_known: true,
-                ..VnetHeader::default()
-            };
-        }
         self.layout.set_lengths(header, self.payload);
         self.layout.set_ip_checksum(header);
         let transport = self.layout.transport;
@@ -183,11 +195,7 @@ impl Run {
         VnetHeader {
             needs_checksum: true,
             checksum_known: false,
-            gso: match (transport, self.layout.below) {
-                (Transport::Tcp, Below::V4) => Gso::TcpV4,
-                (Transport::Tcp, Below::V6) => Gso::TcpV6,
-                (Transport::Udp, _) => Gso::Udp,
-            },
+            gso: self.kind(),
             ecn: transport == Transport::Tcp && header[at + TCP_FLAGS] & CWR != 0,
             header_len: word_of(payload),
             segment_bytes: word_of(self.segment),

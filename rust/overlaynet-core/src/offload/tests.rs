@@ -267,10 +267,14 @@ fn join(packets: &[Vec<u8>]) -> Vec<(Vec<Vec<u8>>, VnetHeader, Vec<u8>)> {
             .is_some_and(|next| run.take(first, next))
         {}
         let members = &packets[at..at + run.len()];
-        let mut whole = vec![0xee; run.header_len()];
-        let vnet = run.emit(first, &mut whole);
-        for member in members {
-            whole.extend(&member[run.header_len()..]);
+        let mut whole = first.clone();
+        let mut vnet = Run::alone();
+        if run.len() > 1 {
+            whole = vec![0xee; run.header_len()];
+            vnet = run.emit(first, &mut whole);
+            for member in members {
+                whole.extend(&member[run.header_len()..]);
+            }
         }
         runs.push((members.to_vec(), vnet, whole));
         at += members.len();

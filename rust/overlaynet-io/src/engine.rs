@@ -1,0 +1,449 @@
+//! One turn of the pump: what the TUN has goes out in datagrams, what the socket has goes into the TUN.
+//!
+//! It runs over real devices as over ports in memory, and allocates nothing after it was made: two batches, one outbox and one reply
+//! buffer, 2 MiB of address space of which only what packets touch is used.
+//!
+//! Packets of one peer leave in the order in which they came, and so do those of one sender. Packets for different peers may
+//! overtake each other within a batch: those of one peer are brought together, so that equally long ones share a send.
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, Outgoing};
+use overlaynet_core::offload::{Gso, MAX_HEADERS_BYTES, Run, Split, VnetHeader, complete_checksum};
+use overlaynet_core::stats::DropReason;
+
+use crate::offload::{Offload, Offloads};
+use crate::outbox::{Destination, MORE_SEGMENTS, Outbox, SEGMENTS, Singles};
+use crate::port::{Batch, Buffers, Message, PacketPort, Piece, Place};
+use crate::shared::{Picture, Shared};
+
+/// Packets that one turn takes from the TUN.
+const OUTGOING: usize = 128;
+
+/// Bytes that one turn takes from the TUN, about: four super-packets, which stay in the cache until they are sent.
+const OUTGOING_BYTES: usize = 4 * (64 << 10);
+
+/// The most packets that are joined to one: what one write(2) can take in pieces, with room for headers.
+const JOINED: usize = 1000;
+
+/// Both ports and the buffers between them.
+pub struct Engine<T, U> {
+    pub(crate) tun: T,
+    pub(crate) udp: U,
+    pub(crate) shared: Arc<Shared>,
+    from_tun: Batch,
+    from_udp: Batch,
+    order: Box<[(usize, usize)]>,
+    sending: Sending,
+    reply: Box<[u8]>,
+}
+
+impl<T: PacketPort, U: PacketPort> Engine<T, U> {
+    /// An engine between `tun` and `udp`, with `batch` for what the latter receives.
+    pub fn new(tun: T, udp: U, batch: Batch, shared: Arc<Shared>) -> Self {
+        Self {
+            tun,
+            udp,
+            shared,
+            from_tun: Batch::new(OUTGOING, OUTGOING_BYTES),
+            from_udp: batch,
+            order: vec![(0, 0); OUTGOING].into_boxed_slice(),
+            sending: Sending::default(),
+            reply: vec![0; ICMPV6_ERROR_BYTES].into_boxed_slice(),
+        }
+    }
+
+    /// Carries at most one batch each way; whether there was anything.
+    ///
+    /// # Errors
+    /// A port is of no more use.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        Ok(self.send_out()? | self.bring_in()?)
+    }
+
+    fn send_out(&mut self) -> io::Result<bool> {
+        self.from_tun.clear();
+        self.tun.receive(&mut self.from_tun)?;
+        if self.from_tun.is_empty() {
+            return Ok(false);
+        }
+        let picture = self.shared.picture();
+        let mut count = 0;
+        for at in 0..self.from_tun.len() {
+            if let Some(peer) = self.decide(&picture, at)? {
+                self.order[count] = (peer, at);
+                count += 1;
+            }
+        }
+        let order = &mut self.order[..count];
+        order.sort_unstable();
+        let mut out = Way {
+            port: &mut self.udp,
+            batch: self.from_tun.bytes(),
+            sending: &mut self.sending,
+            shared: &self.shared,
+            picture: &picture,
+        };
+        for &(peer, at) in &*order {
+            let Some(&endpoint) = picture.tables.endpoints().get(peer) else {
+                continue;
+            };
+            let slot = self.from_tun.slot(at);
+            let packet = slot.start..slot.start + slot.len;
+            out.encapsulate(
+                Destination { peer, endpoint },
+                slot.vnet.unwrap_or_default(),
+                packet,
+            )?;
+        }
+        out.flush()?;
+        Ok(true)
+    }
+
+    /// The peer to which the packet at `at` goes, or None: it was dropped, and answered where that is due.
+    fn decide(&mut self, picture: &Picture, at: usize) -> io::Result<Option<usize>> {
+        let slot = self.from_tun.slot(at);
+        let packet = &mut self.from_tun.bytes_mut()[slot.start..slot.start + slot.len];
+        let longest = match slot.vnet {
+            Some(vnet) if vnet.gso == Gso::None => {
+                complete_checksum(&vnet, packet).ok().map(|()| packet.len())
+            }
+            Some(vnet) => Split::new(&vnet, packet).ok().map(|split| split.longest()),
+            None => None,
+        };
+        let verdict = match longest {
+            Some(longest) => picture.tables.outgoing(packet, longest, &mut self.reply),
+            None => Outgoing::Drop(DropReason::Malformed),
+        };
+        match verdict {
+            Outgoing::Encapsulate(peer) => return Ok(Some(peer.get())),
+            Outgoing::Reply(len, reason) => {
+                self.shared.drop_packets(None, reason, 1);
+                self.answer(len)?;
+            }
+            Outgoing::Drop(reason) => self.shared.drop_packets(None, reason, 1),
+        }
+        Ok(None)
+    }
+
+    /// Sends the first bytes of the reply buffer into the TUN.
+    fn answer(&mut self, len: usize) -> io::Result<()> {
+        let piece = Piece {
+            place: Place::Headers,
+            start: 0,
+            len,
+        };
+        let buffers = Buffers {
+            headers: &self.reply,
+            batch: &[],
+            pieces: &[piece],
+        };
+        let message = Message {
+            pieces: 0..1,
+            len,
+            packets: 1,
+            segment: len,
+            endpoint: None,
+            vnet: VnetHeader::default(),
+            peer: 0,
+            inner: len,
+        };
+        if self.tun.send(buffers, &[message])?.refused.is_some() {
+            self.shared.drop_packets(None, DropReason::DeliverFailed, 1);
+        }
+        Ok(())
+    }
+
+    fn bring_in(&mut self) -> io::Result<bool> {
+        self.from_udp.clear();
+        self.udp.receive(&mut self.from_udp)?;
+        if self.from_udp.is_empty() {
+            return Ok(false);
+        }
+        let picture = self.shared.picture();
+        let batch = &self.from_udp;
+        let mut joining = Joining {
+            way: Way {
+                port: &mut self.tun,
+                batch: batch.bytes(),
+                sending: &mut self.sending,
+                shared: &self.shared,
+                picture: &picture,
+            },
+            open: None,
+        };
+        for at in 0..batch.len() {
+            let slot = batch.slot(at);
+            let step = if slot.segment == 0 { slot.len } else { slot.segment };
+            let Some(peer) = slot.sender.and_then(|sender| picture.tables.peer_at(sender.ip())) else {
+                let datagrams = slot.len.div_ceil(step.max(1)).max(1);
+                self.shared.drop_packets(None, DropReason::UnknownPeer, datagrams);
+                continue;
+            };
+            let end = slot.start + slot.len;
+            let mut start = slot.start;
+            loop {
+                let datagram = start..(start + step).min(end);
+                match picture.tables.incoming(peer, &batch.bytes()[datagram.clone()]) {
+                    Ok(len) => joining.deliver(peer.get(), start..start + len)?,
+                    Err(reason) => self.shared.drop_packets(picture.peers.get(peer.get()), reason, 1),
+                }
+                start = datagram.end;
+                if start >= end {
+                    break;
+                }
+            }
+        }
+        joining.close();
+        joining.way.flush()?;
+        Ok(true)
+    }
+}
+
+/// What is kept between sends: the buffers, and what the kernel takes.
+#[derive(Debug)]
+struct Sending {
+    outbox: Outbox,
+    singles: Singles,
+    segments: usize,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self {
+            outbox: Outbox::default(),
+            singles: Singles::default(),
+            segments: MORE_SEGMENTS,
+        }
+    }
+}
+
+/// From one port's batch to the other port.
+struct Way<'a, P> {
+    port: &'a mut P,
+    batch: &'a [u8],
+    sending: &'a mut Sending,
+    shared: &'a Shared,
+    picture: &'a Picture,
+}
+
+impl<P: PacketPort> Way<'_, P> {
+    /// Puts a packet of the batch, or each part of a super-packet, into the outbox as a datagram.
+    fn encapsulate(&mut self, to: Destination, vnet: VnetHeader, packet: Range<usize>) -> io::Result<()> {
+        let most = if self.shared.offloads().has(Offload::Gso) {
+            self.sending.segments
+        } else {
+            1
+        };
+        if vnet.gso == Gso::None {
+            self.make_room(1, 0)?;
+            let piece = Piece {
+                place: Place::Batch,
+                start: packet.start,
+                len: packet.len(),
+            };
+            self.sending.outbox.add_datagram(to, most, piece.len, &[piece]);
+            return Ok(());
+        }
+        // It was whole when its way was decided.
+        let Ok(split) = Split::new(&vnet, &self.batch[packet.clone()]) else {
+            self.shared.drop_packets(None, DropReason::Malformed, 1);
+            return Ok(());
+        };
+        for index in 0..split.len() {
+            self.make_room(2, split.header_len())?;
+            let (header, bytes) = self.sending.outbox.header(split.header_len());
+            let part = split.emit(index, bytes);
+            let payload = Piece {
+                place: Place::Batch,
+                start: packet.start + part.start,
+                len: part.len(),
+            };
+            let inner = header.len + payload.len;
+            self.sending
+                .outbox
+                .add_datagram(to, most, inner, &[header, payload]);
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, pieces: usize, headers: usize) -> io::Result<()> {
+        if self.sending.outbox.has_room(pieces, headers) {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    /// Sends what is in the outbox. A message that the kernel does not take in one piece goes packet by packet; what it does not
+    /// take at all is counted.
+    fn flush(&mut self) -> io::Result<()> {
+        let Sending {
+            outbox,
+            singles,
+            segments,
+        } = &mut *self.sending;
+        let buffers = outbox.buffers(self.batch);
+        let messages = outbox.messages();
+        let mut first = 0;
+        while first < messages.len() {
+            let sent = self.port.send(buffers, &messages[first..])?;
+            for message in &messages[first..first + sent.messages] {
+                count(self.shared, self.picture, message);
+            }
+            first += sent.messages;
+            let Some(error) = sent.refused else {
+                continue;
+            };
+            let message = &messages[first];
+            first += 1;
+            if message.packets == 1 || !is_about_size(error) {
+                drop_message(self.shared, self.picture, message);
+                continue;
+            }
+            give_up(self.shared.offloads(), message, error, segments);
+            outbox.single(first - 1, singles);
+            let buffers = singles.buffers(buffers);
+            let mut rest = singles.messages();
+            while !rest.is_empty() {
+                let sent = self.port.send(buffers, rest)?;
+                let (taken, after) = rest.split_at(sent.messages);
+                for message in taken {
+                    count(self.shared, self.picture, message);
+                }
+                rest = after;
+                if sent.refused.is_some()
+                    && let Some((message, after)) = rest.split_first()
+                {
+                    drop_message(self.shared, self.picture, message);
+                    rest = after;
+                }
+            }
+        }
+        outbox.clear();
+        Ok(())
+    }
+}
+
+/// Whether an error may go away when packets go one by one: it is about how they were put together.
+fn is_about_size(error: i32) -> bool {
+    matches!(
+        error,
+        libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP
+    )
+}
+
+/// Notes that the kernel refused `message`: next time there are fewer packets in one, or never again several.
+fn give_up(offloads: &Offloads, message: &Message, error: i32, segments: &mut usize) {
+    let offload = match (message.endpoint, message.vnet.gso) {
+        // The segments do not fit the path to this one peer.
+        (Some(_), _) if error == libc::EMSGSIZE => return,
+        // Linux before 6.9 takes 64 (UDP_MAX_SEGMENTS in include/linux/udp.h).
+        (Some(_), _) if error == libc::EINVAL && message.packets > SEGMENTS => {
+            *segments = SEGMENTS;
+            return;
+        }
+        (Some(_), _) => Offload::Gso,
+        // The device is down, and takes nothing at all.
+        (None, _) if error == libc::EIO => return,
+        (None, Gso::Udp) => Offload::Uso,
+        (None, _) => Offload::Tso,
+    };
+    offloads.give_up(offload, error);
+}
+
+fn count(shared: &Shared, picture: &Picture, message: &Message) {
+    let peer = picture.peers.get(message.peer).map(|peer| &peer.traffic);
+    for traffic in [Some(shared.traffic()), peer].into_iter().flatten() {
+        if message.endpoint.is_some() {
+            traffic.sent(message.packets, message.inner);
+        } else {
+            traffic.delivered(message.packets, message.inner);
+        }
+    }
+}
+
+fn drop_message(shared: &Shared, picture: &Picture, message: &Message) {
+    let reason = if message.endpoint.is_some() {
+        DropReason::SendFailed
+    } else {
+        DropReason::DeliverFailed
+    };
+    shared.drop_packets(picture.peers.get(message.peer), reason, message.packets);
+}
+
+/// The way in, with the packets that continue each other joined to one.
+struct Joining<'a, P> {
+    way: Way<'a, P>,
+    open: Option<Open>,
+}
+
+/// A run that may still grow, and is the outbox's last message.
+struct Open {
+    run: Run,
+    first: Range<usize>,
+    peer: usize,
+}
+
+impl<P: PacketPort> Joining<'_, P> {
+    /// Puts a packet of the batch into the outbox, joined to the one before if it continues its flow.
+    fn deliver(&mut self, peer: usize, packet: Range<usize>) -> io::Result<()> {
+        let batch = self.way.batch;
+        let bytes = &batch[packet.clone()];
+        if let Some(open) = &mut self.open
+            && open.peer == peer
+            && open.run.len() < JOINED
+            && self.way.sending.outbox.has_room(2, MAX_HEADERS_BYTES)
+            && open.run.take(&batch[open.first.clone()], bytes)
+        {
+            let outbox = &mut self.way.sending.outbox;
+            let header_len = open.run.header_len();
+            if open.run.len() == 2 {
+                let (header, _) = outbox.header(header_len);
+                outbox.open_run(header);
+            }
+            let payload = Piece {
+                place: Place::Batch,
+                start: packet.start + header_len,
+                len: packet.len() - header_len,
+            };
+            outbox.continue_run(payload, packet.len());
+            return Ok(());
+        }
+        self.close();
+        self.way.make_room(3, MAX_HEADERS_BYTES)?;
+        let piece = Piece {
+            place: Place::Batch,
+            start: packet.start,
+            len: packet.len(),
+        };
+        self.way.sending.outbox.add_packet(peer, piece);
+        let offloads = self.way.shared.offloads();
+        let (tcp, udp) = (offloads.has(Offload::Tso), offloads.has(Offload::Uso));
+        if tcp || udp {
+            self.open = Run::begin(bytes)
+                .filter(|run| if run.kind() == Gso::Udp { udp } else { tcp })
+                .map(|run| Open {
+                    run,
+                    first: packet,
+                    peer,
+                });
+        }
+        Ok(())
+    }
+
+    /// Ends the run that is open, if one is.
+    fn close(&mut self) {
+        let Some(Open { run, first, .. }) = self.open.take() else {
+            return;
+        };
+        let first = &self.way.batch[first];
+        self.way.sending.outbox.close_run(|header| match header {
+            Some(header) => run.emit(first, header),
+            None => Run::alone(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
