@@ -116,8 +116,8 @@ class Pump:
     def __new__(cls, *, tun: str, bind: tuple[str, int], mtu: int, offloads: Sequence[str]) -> Self:
         """Attach to the TUN device `tun`, which exists, and bind the UDP socket; `mtu` is the device's, in bytes.
 
-        `offloads` are those that may be used: `tso`, `uso`, `gso`, `gro`, `batch`, `poll`. DataplaneError: the device or the address
-        cannot be had, or there is no such offload.
+        `offloads` are those that may be used: `tso`, `uso`, `gso`, `gro`, `batch`, `poll`. DataplaneError: the device or the
+        address cannot be had, or there is no such offload.
         """
 
     def configure(

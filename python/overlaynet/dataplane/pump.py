@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class UdpEngine:
-    """The engine of the `udp` backend: a TUN device, a UDP socket, and a thread between them. `offloads` are those that it may use."""
+    """The engine of the `udp` backend: a TUN device, a UDP socket, and a thread between them.
+
+    `offloads` are those that it may use.
+    """
 
     def __init__(self, offloads: Sequence[str] = OFFLOADS) -> None:
         self._offloads = tuple(offloads)

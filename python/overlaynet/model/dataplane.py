@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from overlaynet.model.addresses import Address, Mtu, Prefix
 
-
 OFFLOADS = ("tso", "uso", "gso", "gro", "batch", "poll")
 """What the engine may leave to the kernel in bulk: TCP and UDP super-packets through the TUN, several datagrams in one send, in
 one receive, in one system call; and looking for more packets for some microseconds before it sleeps."""
