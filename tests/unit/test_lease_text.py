@@ -93,6 +93,7 @@ def test_null_backend_data_is_none() -> None:
         b'{"PublicIP":5}',
         b'{"PublicIP":"1.2.3"}',
         b'{"PublicIP":"1.2.3.4","PublicIPv6":"fe80::1%eth0"}',
+        b'{"PublicIP":"1.2.3.4","PublicIPv6":"::ffff:192.0.2.1"}',
         b'{"PublicIP":"1.2.3.4","PublicIPv6":"x"}',
         b'{"PublicIP":"1.2.3.4","BackendType":1}',
         b"[" * 60_000,

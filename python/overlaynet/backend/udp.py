@@ -58,7 +58,7 @@ class UdpBackend:
         base_address = subnet.network_address
         objects += [LinkAddress(TUN_NAME, base_address), Route(half.network, link=TUN_NAME)]
         listen = local_address(self.place, self.outer)
-        pump = PumpConfig(TUN_NAME, listen, self.port, mtu, (half.network,), (subnet,), (base_address,))
+        pump = PumpConfig(TUN_NAME, listen, self.port, mtu, (subnet,), (base_address,))
         return Base(tuple(objects), mtu, pump)
 
     def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:  # noqa: ARG002

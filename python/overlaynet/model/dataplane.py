@@ -24,15 +24,14 @@ class PumpPeer:
 class PumpConfig:
     """One engine: the TUN `link`, the UDP socket at `listen` and `port`, and the tables.
 
-    `networks` are the overlay's prefixes, `local` this host's subnets, `addresses` this host's own overlay addresses (the source
-    of ICMP errors). `mtu` is the TUN's, in bytes of inner packet.
+    `local` are this host's subnets, `addresses` its own overlay addresses (the source of ICMP errors). `mtu` is the TUN's, in
+    bytes of inner packet.
     """
 
     link: str
     listen: Address
     port: int
     mtu: Mtu
-    networks: tuple[Prefix, ...]
     local: tuple[Prefix, ...]
     addresses: tuple[Address, ...]
     peers: tuple[PumpPeer, ...] = ()

@@ -75,6 +75,9 @@ class PumpKeeper:
         self._busy = False
         self.attempted = self.attempted or self._asked is not None
         if why is None or self._asked is None:
+            if why is not None:
+                # An engine that could not be stopped in order is no longer ours to stop: asking again would change nothing.
+                self.journal.say("warning", "pump", f"packet engine: not stopped in order: {why}")
             self._running, self._failures, self._not_before, self.why = self._asked, 0, 0.0, ""
             if self._asked is not None:
                 self.journal.over("pump", "pump", "the packet engine runs")
