@@ -15,7 +15,8 @@ from tests.contract.etcd_server import EtcdServer, etcd_server
 
 @pytest.fixture(scope="session")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    with etcd_server(tmp_path_factory.mktemp("etcd"), fast=True) as server:
+    progress = ("--experimental-watch-progress-notify-interval", "1s")
+    with etcd_server(tmp_path_factory.mktemp("etcd"), *progress, fast=True) as server:
         yield server
 
 
