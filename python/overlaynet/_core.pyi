@@ -150,3 +150,20 @@ class Pump:
 
     def offloads(self) -> dict[str, str]:
         """How it stands with each offload: `on`, `off`, `missing: ` or `given up: ` with the system's reason."""
+
+def flood(*, to: tuple[str, int], payload: int, seconds: float, most: int) -> int:
+    """How many numbered datagrams of `payload` bytes the system took for `to`, sent as fast as it does, for so long or so many.
+
+    DataplaneError, here and below: a text is no address, a time is none, or there is no socket to be had.
+    """
+
+def count(*, bind: tuple[str, int], patience: float, quiet: float) -> tuple[int, int, int, float]:
+    """What of a flood arrives: datagrams, how many were sent by their numbers, how many came out of order, and the seconds from
+    the first to the last. It ends after `quiet` seconds without any, or after `patience` without a first.
+    """
+
+def reflect(*, bind: tuple[str, int], quiet: float) -> int:
+    """How many datagrams were sent back to where they came from, until none came for `quiet` seconds."""
+
+def probe(*, to: tuple[str, int], payload: int, interval: float, probes: int, patience: float) -> list[float]:
+    """Round-trip times in seconds to a reflector, of a datagram every `interval`. Without answer in `patience` one is missing."""

@@ -13,11 +13,14 @@ from types import FrameType
 
 import click
 
-from overlaynet.cli.lab_output import print_table, shown_notes, shown_progress
+from overlaynet.cli.lab_output import print_figures, print_table, shown_notes, shown_progress
 from overlaynet.errors import ConfigError, LabError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import system
+from overlaynet.lab.bench import LINKS, PATHS, Effort, measure, plan_bench
+from overlaynet.lab.bench_figures import figures
 from overlaynet.lab.demo import Size, demonstrate, plan_demo
+from overlaynet.lab.figures import write_report
 from overlaynet.lab.topology import BACKENDS, FAMILIES, Underlay, plan_lab
 
 DEFAULT_NAME = "lab"
@@ -121,6 +124,28 @@ def demo(context: click.Context, name: str, hosts: int, backend: str, family: st
         report.write_text(f"{text}\n")
     print_table(shown)
     context.exit(0 if all(one.ok for one in shown.values()) else 1)
+
+
+@lab.command()
+@click.option("--name", default="bench", show_default=True, help="The beginning of the names of the labs that come and go.")
+@click.option("--paths", default=",".join(PATHS), show_default=True, help="Ways between hosts, separated by commas.")
+@click.option("--link", default=",".join(LINKS), show_default=True, help="How the underlay behaves, separated by commas.")
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 100), help="How often each path is measured.")
+@click.option("--json", "report", type=click.Path(path_type=Path), help="Write the figures to this file.")
+def bench(name: str, paths: str, link: str, rounds: int, report: Path | None) -> None:
+    """Measure what each path carries: TCP, small packets, round-trip times, processor time."""
+    plans = plan_bench(name, paths.split(","))
+    links = tuple(dict.fromkeys(link.split(",")))
+    if not set(links) <= set(LINKS):
+        raise ConfigError("--link", link, f"must be some of {','.join(LINKS)}")
+    if report is not None and not report.parent.is_dir():
+        raise ConfigError("--json", str(report), f"{report.parent} is not a directory")
+    with shown_notes(), ended_by_signals(), shown_progress() as progress:
+        found = figures(measure(plans, links, rounds, Effort(), progress))
+    print_figures(found)
+    if report is not None:
+        words = ["overlaynet lab bench", f"--paths {','.join(plans)}", f"--link {','.join(links)}", f"--rounds {rounds}"]
+        write_report(report, command=" ".join([*words, f"--json {report}"]), figures=found)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import click
 
 from overlaynet.errors import OverlaynetError
 from overlaynet.lab.demo import Progress, Shown
+from overlaynet.lab.figures import Figure
 
 _HEADS = ("backend", "ok", "pings", "lost", "file", "TCP Gbit/s", "RTT us")
 
@@ -50,6 +51,13 @@ def shown_notes() -> Iterator[None]:
         for note in getattr(error, "__notes__", ()):
             click.echo(note, err=True)
         raise
+
+
+def print_figures(figures: Sequence[Figure]) -> None:
+    """Print a line for each figure, with its target where there is one."""
+    for one in figures:
+        met = "" if one.target is None else f"  target {one.target}: {'met' if one.met else 'NOT met'}"
+        click.echo(f"{one.figure:<58}{one.value:>10.4g} {one.unit}{met}")
 
 
 def print_table(shown: Mapping[str, Shown]) -> None:

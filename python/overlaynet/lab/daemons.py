@@ -64,6 +64,7 @@ class Daemon:
             *("--healthz-ip", "127.0.0.1"),
             *("--healthz-port", str(HEALTHZ_PORT)),
             *("--log-format", "json"),
+            *self.plan.daemon_flags,
         )
 
     def start(self) -> Start:

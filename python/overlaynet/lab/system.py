@@ -23,7 +23,14 @@ from overlaynet.lab.links import Batch
 
 NETNS = Path("/run/netns")
 
-PACKAGES: Mapping[str, str] = {"ip": "iproute2", "ping": "iputils-ping", "curl": "curl", "iperf3": "iperf3", "tcpdump": "tcpdump"}
+PACKAGES: Mapping[str, str] = {
+    "ip": "iproute2",
+    "ping": "iputils-ping",
+    "curl": "curl",
+    "iperf3": "iperf3",
+    "tcpdump": "tcpdump",
+    "ethtool": "ethtool",
+}
 """The Debian package of each program that the lab or its tests start."""
 
 

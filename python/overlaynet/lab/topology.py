@@ -92,6 +92,7 @@ class Plan:
     underlay: Underlay
     underlay_namespace: str
     hosts: tuple[Host, ...]
+    daemon_flags: tuple[str, ...] = ()
 
     @property
     def pods(self) -> tuple[Pod, ...]:
@@ -117,7 +118,13 @@ class Plan:
 
 
 def plan_lab(
-    name: str, *, hosts: int = 3, bridges: int = 1, backend: str = "vxlan", underlay: Underlay = Underlay.BRIDGE
+    name: str,
+    *,
+    hosts: int = 3,
+    bridges: int = 1,
+    backend: str = "vxlan",
+    underlay: Underlay = Underlay.BRIDGE,
+    daemon_flags: tuple[str, ...] = (),
 ) -> Plan:
     """The plan of a lab. ConfigError: the name is not usable, a number is out of range, or the backend is unknown."""
     if not _LAB_NAME.fullmatch(name):
@@ -134,6 +141,7 @@ def plan_lab(
         underlay=underlay,
         underlay_namespace=f"{NAMESPACE_PREFIX}{name}-underlay",
         hosts=tuple(_host(name, number, bridges, underlay) for number in range(1, hosts + 1)),
+        daemon_flags=daemon_flags,
     )
 
 

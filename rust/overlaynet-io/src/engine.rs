@@ -42,11 +42,16 @@ pub struct Engine<T, U> {
 impl<T: PacketPort, U: PacketPort> Engine<T, U> {
     /// An engine between `tun` and `udp`, with `batch` for what the latter receives.
     pub fn new(tun: T, udp: U, batch: Batch, shared: Arc<Shared>) -> Self {
+        let outgoing = if shared.offloads().has(Offload::Batch) {
+            OUTGOING
+        } else {
+            1
+        };
         Self {
             tun,
             udp,
             shared,
-            from_tun: Batch::new(OUTGOING, OUTGOING_BYTES),
+            from_tun: Batch::new(outgoing, OUTGOING_BYTES),
             from_udp: batch,
             order: vec![(0, 0); OUTGOING].into_boxed_slice(),
             sending: Sending::default(),

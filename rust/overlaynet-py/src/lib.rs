@@ -7,6 +7,7 @@ mod error;
 mod prefix;
 mod pump;
 mod table;
+mod traffic;
 mod wire;
 
 use pyo3::prelude::*;
@@ -20,6 +21,8 @@ mod _core {
     use crate::pump::Pump;
     #[pymodule_export]
     use crate::table::PrefixTable;
+    #[pymodule_export]
+    use crate::traffic::{count, flood, probe, reflect};
     #[pymodule_export]
     use crate::wire::{decode, encode, pretty};
 }
