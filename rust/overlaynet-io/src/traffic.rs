@@ -139,7 +139,7 @@ pub fn count(socket: &UdpSocket, patience: Duration, quiet: Duration) -> io::Res
             }
         };
         let now = Instant::now();
-        let begun = *first.get_or_insert_with(|| now);
+        let begun = *first.get_or_insert(now);
         if counted.received == 0 {
             socket.set_read_timeout(Some(quiet))?;
         }
