@@ -22,11 +22,12 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass(slots=True)
 class EtcdServer:
-    """One running etcd. `address` is `HOST:PORT`; `flags` are what etcdctl needs to reach it."""
+    """One running etcd. `address` is `HOST:PORT`; `flags` and `ctl_host` are what etcdctl needs to reach it."""
 
     address: str
     scheme: str = "http"
     flags: tuple[str, ...] = ()
+    ctl_host: str = "127.0.0.1"
 
     def ctl(self, *arguments: str, timeout_s: float = 30.0) -> str:
         """What etcdctl prints."""
@@ -39,7 +40,8 @@ class EtcdServer:
         return self._run("--command-timeout", "2s", "get", "none").returncode == 0
 
     def _run(self, *arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
-        command = ["etcdctl", "--endpoints", f"{self.scheme}://{self.address}", *self.flags, *arguments]
+        address = f"{self.ctl_host}:{self.address.rpartition(':')[2]}"
+        command = ["etcdctl", "--endpoints", f"{self.scheme}://{address}", *self.flags, *arguments]
         environment = {"PATH": os.environ["PATH"], "ETCDCTL_API": "3"}
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout_s)
 
@@ -56,9 +58,15 @@ def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def etcd_server(
-    folder: Path, *flags: str, scheme: str = "http", ctl_flags: tuple[str, ...] = (), fast: bool = False
+    folder: Path,
+    *flags: str,
+    scheme: str = "http",
+    ctl_flags: tuple[str, ...] = (),
+    ctl_host: str = "127.0.0.1",
+    fast: bool = False,
 ) -> Iterator[EtcdServer]:
     """An etcd that answers. `fast`: leases may be as short as a second."""
+    folder.mkdir(parents=True, exist_ok=True)
     client, peer = free_ports(2)
     client_url, peer_url = f"{scheme}://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
     pace = ("--heartbeat-interval", "10", "--election-timeout", "100") if fast else ()
@@ -71,7 +79,7 @@ def etcd_server(
         ],
         folder / "log",
     )
-    server = EtcdServer(f"127.0.0.1:{client}", scheme, ctl_flags)
+    server = EtcdServer(f"127.0.0.1:{client}", scheme, ctl_flags, ctl_host)
     try:
         deadline = time.monotonic() + 60
         while not server.answers():

@@ -15,6 +15,7 @@ import grpc.aio
 
 from overlaynet.errors import StoreUnavailableError
 from overlaynet.store.etcd import rpc_pb2 as rpc
+from overlaynet.store.etcd.refusals import in_plain_words
 from overlaynet.store.etcd.settings import EtcdSettings
 
 ResponseT = TypeVar("ResponseT")
@@ -45,7 +46,13 @@ KEEP_ALIVE = ("/etcdserverpb.Lease/LeaseKeepAlive", rpc.LeaseKeepAliveResponse)
 WATCH = ("/etcdserverpb.Watch/Watch", rpc.WatchResponse)
 AUTHENTICATE = ("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse)
 
-_ELSEWHERE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
+_ELSEWHERE = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
 
 
 class EtcdClient:
@@ -119,7 +126,7 @@ class EtcdClient:
     def refused(self, why: str) -> NoReturn:
         """Give up a watch that etcd has refused: without a reason where the token has expired, so a new one is asked for."""
         self._token = ""
-        raise self._unavailable(f"the watch was refused: {why}")
+        raise self._unavailable(in_plain_words(f"the watch was refused: {why}", self._settings, self._endpoint))
 
     async def aclose(self) -> None:
         """Close the channels."""
@@ -151,16 +158,17 @@ class EtcdClient:
 
     def _look_at(self, error: grpc.aio.AioRpcError, token: str) -> str:
         """Prepare the next try after `error`, and say why there is one. StoreUnavailableError: there should be none."""
-        details = " ".join((error.details() or error.code().name).split())
+        details = error.details() or error.code().name
+        plainly = in_plain_words(details, self._settings, self._endpoint)
         if error.code() is grpc.StatusCode.UNAUTHENTICATED and "invalid auth token" in details:
             if self._token == token:
                 self._token = ""
-            return details
+            return plainly
         if error.code() in _ELSEWHERE or "auth: revision" in details:
             if error.code() is not grpc.StatusCode.UNKNOWN:
                 self._rotate()
-            return details
-        raise self._unavailable(details) from None
+            return plainly
+        raise self._unavailable(plainly) from None
 
     async def _logged_in(self) -> str:
         """The token of this user, or an empty text where there is no user."""
@@ -182,8 +190,13 @@ class EtcdClient:
     def _metadata(self, token: str) -> tuple[tuple[str, str], ...]:
         return (("token", token),) if token else ()
 
+    @property
+    def _endpoint(self) -> str:
+        """The endpoint that is called now."""
+        return self._settings.endpoints[self._at % len(self._settings.endpoints)]
+
     def _channel(self) -> grpc.aio.Channel:
-        endpoint = self._settings.endpoints[self._at % len(self._settings.endpoints)]
+        endpoint = self._endpoint
         channel = self._channels.get(endpoint)
         if channel is None:
             tls = self._settings.tls

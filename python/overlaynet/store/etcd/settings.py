@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def parse_etcd_url(
             _read("--etcd-certfile", certfile) if certfile else None,
             _read("--etcd-keyfile", keyfile) if keyfile else None,
         )
+        _check_pem(cafile, certfile, keyfile)
     if bool(username) != bool(password):
         flag = "--etcd-username" if username else "--etcd-password"
         raise ConfigError(flag, username or "***", "user name and password go together")
@@ -79,3 +81,24 @@ def _read(flag: str, path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(flag, path, f"cannot be read: {error.strerror}") from None
+
+
+def _check_pem(cafile: str, certfile: str, keyfile: str) -> None:
+    """ConfigError: a file does not hold what its flag is for, or the key is not the certificate's."""
+    for flag, path in (("--etcd-cafile", cafile), ("--etcd-certfile", certfile)):
+        if path:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+            except (ssl.SSLError, ValueError):
+                raise ConfigError(flag, path, "holds no certificate in PEM form") from None
+    if certfile:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certfile, keyfile, password=lambda: b"")
+        except (ssl.SSLError, ValueError) as error:
+            mismatch = getattr(error, "reason", None) == "KEY_VALUES_MISMATCH"
+            why = (
+                f"is not the key of the certificate in {certfile}"
+                if mismatch
+                else "holds no private key in PEM form, unencrypted"
+            )
+            raise ConfigError("--etcd-keyfile", keyfile, why) from None
