@@ -167,23 +167,64 @@ def test_traffic_crosses_and_is_counted(hosts: tuple[Host, Host, Host]) -> None:
     b.begin(a)
 
     assert "3 received, 0% packet loss" in ping(a, b.overlay).stdout
-    server = subprocess.Popen(enter(b.namespace, "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL)
-    try:
-        until("iperf3 does not listen", lambda: ":5201" in b.run("ss", "-ltn").stdout)
-        bulk = a.run("iperf3", "-c", b.overlay, "-n", "64M", "-J")
-        assert bulk.returncode == 0, bulk.stdout
-        server.wait(timeout=10)
-    finally:
-        server.kill()
-        server.wait()
-
     # iperf3 closes when it has sent everything: its server may not have read the last buffers.
-    received = json.loads(bulk.stdout)["end"]["sum_received"]["bytes"]
+    received = send_stream(a, b, "64M")
     assert received > 32 << 20
     of_a, of_b = a.ask("counters"), b.ask("counters")
     assert of_a["tx_bytes"] > received
     assert of_b["peers"][a.public]["rx_bytes"] == of_b["rx_bytes"] > received
     assert of_a["peers"].keys() == {b.public}
+
+
+def send_stream(a: Host, b: Host, size: str = "32M") -> float:
+    """The bytes that the receiver of one TCP stream has read when the sender is done."""
+    server = subprocess.Popen(enter(b.namespace, "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL)
+    try:
+        until("iperf3 does not listen", lambda: ":5201" in b.run("ss", "-ltn").stdout)
+        bulk = a.run("iperf3", "-c", b.overlay, "-n", size, "-J")
+        assert bulk.returncode == 0, bulk.stdout
+        server.wait(timeout=10)
+    finally:
+        server.kill()
+        server.wait()
+    return float(json.loads(bulk.stdout)["end"]["sum_received"]["bytes"])
+
+
+@pytest.mark.parametrize("left", [(), ("tso",), ("uso",), ("gso",), ("gro",), ("batch",), ("poll",), OFFLOADS])
+def test_traffic_crosses_without_an_offload(hosts: tuple[Host, Host, Host], left: Sequence[str]) -> None:
+    a, b, _ = hosts
+    a.begin(b, offloads=[name for name in OFFLOADS if name not in left])
+    b.begin(a, offloads=[name for name in OFFLOADS if name not in left])
+
+    assert send_stream(a, b, "8M") > 4 << 20
+    assert a.ask("offloads") == {name: "off" if name in left else "on" for name in OFFLOADS}
+    assert b.drops() == {}
+
+
+def test_kernel_that_refuses_long_segments_costs_no_packet(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, _ = hosts
+    a.begin(b)
+    b.begin(a)
+    # Segments of 1,500 bytes no longer fit the device: udp_send_skb refuses them with EMSGSIZE, or EINVAL before Linux 6.15.
+    a.ip("link set eth0 mtu 1400")
+
+    assert send_stream(a, b, "8M") > 4 << 20
+    assert a.drops() == {}
+    assert a.ask("counters")["tx_bytes"] > 4 << 20
+    assert a.ask("offloads")["gso"] in ("on", "given up: Invalid argument (os error 22)")
+
+
+def test_underlay_without_checksum_offload_carries_as_well(hosts: tuple[Host, Host, Host]) -> None:
+    a, b, c = hosts
+    a.begin(b)
+    b.begin(a)
+    # Until Linux 6.11 such a device refuses several datagrams in one send with EIO.
+    for host, device in ((a, "eth0"), (b, "eth0"), (c, "a"), (c, "b")):
+        assert host.run("ethtool", "-K", device, "tx", "off").returncode == 0
+
+    assert send_stream(a, b, "8M") > 4 << 20
+    assert a.drops() == {}
+    assert a.ask("offloads")["gso"] in ("on", "given up: Input/output error (os error 5)")
 
 
 def test_stranger_is_counted_and_let_in_nowhere(hosts: tuple[Host, Host, Host]) -> None:

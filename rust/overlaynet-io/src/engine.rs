@@ -24,7 +24,8 @@ const OUTGOING: usize = 128;
 /// Bytes that one turn takes from the TUN, about: four super-packets, which stay in the cache until they are sent.
 const OUTGOING_BYTES: usize = 4 * (64 << 10);
 
-/// The most packets that are joined to one: what one write(2) can take in pieces, with room for headers.
+/// The most TCP packets that are joined to one: what one write(2) can take in pieces, with room for headers. Of UDP packets the
+/// kernel takes as many as in one send (`virtio_net_hdr_to_skb` in include/linux/virtio_net.h).
 const JOINED: usize = 1000;
 
 /// Both ports and the buffers between them.
@@ -397,7 +398,12 @@ impl<P: PacketPort> Joining<'_, P> {
         let bytes = &batch[packet.clone()];
         if let Some(open) = &mut self.open
             && open.peer == peer
-            && open.run.len() < JOINED
+            && open.run.len()
+                < if open.run.kind() == Gso::Udp {
+                    SEGMENTS
+                } else {
+                    JOINED
+                }
             && self.way.sending.outbox.has_room(2, MAX_HEADERS_BYTES)
             && open.run.take(&batch[open.first.clone()], bytes)
         {

@@ -348,7 +348,7 @@ fn what_the_kernel_does_not_take_at_all_is_counted() {
 #[test]
 fn datagrams_inside_keep_their_borders() {
     let (mut one, mut two) = (node(0, &[1]), node(1, &[0]));
-    for at in 0..20_u8 {
+    for at in 0..100_u8 {
         let repr = udp::Repr {
             source_port: 1,
             destination_port: 2,
@@ -365,17 +365,18 @@ fn datagrams_inside_keep_their_borders() {
     one.turn().unwrap();
     carry(&mut one, 0, &mut two);
     two.turn().unwrap();
-    assert_eq!(two.tun.outbox.len(), 1);
-    let arrived = &two.tun.outbox[0];
-    assert_eq!(
-        (arrived.message.vnet.gso, arrived.message.vnet.segment_bytes),
-        (Gso::Udp, 100)
-    );
-    let order: Vec<u8> = arrived.bytes[28..]
-        .chunks(100)
-        .map(|datagram| datagram[0])
-        .collect();
-    assert_eq!(order, (0..20).collect::<Vec<u8>>());
+    assert_eq!(two.tun.outbox.len(), 2);
+    for (arrived, first, packets) in [(&two.tun.outbox[0], 0, 63), (&two.tun.outbox[1], 63, 37)] {
+        assert_eq!(
+            (arrived.message.vnet.gso, arrived.message.vnet.segment_bytes),
+            (Gso::Udp, 100)
+        );
+        let order: Vec<u8> = arrived.bytes[28..]
+            .chunks(100)
+            .map(|datagram| datagram[0])
+            .collect();
+        assert_eq!(order, (first..first + packets).collect::<Vec<u8>>());
+    }
 }
 
 #[test]
