@@ -103,17 +103,31 @@ class OneHost:
         """How a daemon that cannot work ends."""
         return self.end(*before, *self.daemon_command(*flags))
 
-    def start(self, *flags: str, before: Sequence[str] = (), command: Sequence[str] | None = None) -> Running:
-        """A daemon that goes on; it ends with the test at the latest."""
+    @property
+    def notices(self) -> Path:
+        """The folder with the sockets on which tests listen as a service manager does."""
+        folder = self.folder / "notify."
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def start(
+        self,
+        *flags: str,
+        before: Sequence[str] = (),
+        command: Sequence[str] | None = None,
+        inside: str = "",
+    ) -> Running:
+        """A daemon that goes on; it ends with the test at the latest. `inside`: where it sees the folder `notices`."""
         name = secrets.token_hex(4)
-        notify = self.folder / f"notify.{name}"
+        notify = self.notices / name
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         listening.bind(str(notify))
         notify.chmod(0o666)
         log = self.folder / f"log.{name}"
-        inside = ["ip", "netns", "exec", self.namespace, *before, *(self.daemon_command(*flags) if command is None else command)]
+        words = ["ip", "netns", "exec", self.namespace, *before, *(self.daemon_command(*flags) if command is None else command)]
         with log.open("wb") as out:
-            process = subprocess.Popen(inside, stdout=out, stderr=out, env=self.environment({"NOTIFY_SOCKET": str(notify)}))
+            told = {"NOTIFY_SOCKET": f"{inside}/{name}" if inside else str(notify)}
+            process = subprocess.Popen(words, stdout=out, stderr=out, env=self.environment(told))
         started = Running(process, listening, log)
         self.running.append(started)
         return started
@@ -129,7 +143,7 @@ class OneHost:
         return {
             str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else b""
             for path in sorted(self.folder.rglob("*"))
-            if not path.name.startswith(("log.", "notify."))
+            if not str(path.relative_to(self.folder)).startswith(("log.", "notify."))
         }
 
 
