@@ -27,7 +27,7 @@ def test_wheel_carries_stub_and_type_marker(wheel: Path) -> None:
     assert "overlaynet/py.typed" in names
     assert "overlaynet/_core.pyi" in names
     assert any(name.startswith("overlaynet/_core.") and name.endswith(".so") for name in names)
-    assert {"overlaynet/data/overlaynet.service", "overlaynet/data/overlaynet.sysusers"} <= names
+    assert {"overlaynet/data/overlaynet.service", "overlaynet/data/overlaynet.sysusers"} <= set(names)
 
 
 @pytest.mark.timeout(300)
