@@ -12,7 +12,7 @@ import click
 from overlaynet.cli.failure import run
 from overlaynet.cli.flags import flag, rewrite
 from overlaynet.cli.store_flags import store_flags, store_location
-from overlaynet.daemon.settings import Settings, check_spans, parse_offloads, parse_span
+from overlaynet.daemon.settings import Settings, SocketGroup, check_spans, parse_offloads, parse_span
 from overlaynet.errors import ConfigError
 from overlaynet.model.dataplane import OFFLOADS
 
@@ -23,6 +23,7 @@ _BOOLEANS = ("release-on-exit", "ip-forward")
 @store_flags
 @flag("state-dir", default="/var/lib/overlaynet", show_default=True, help="What this host keeps between runs.")
 @flag("run-dir", default="/run/overlaynet", show_default=True, help="The control socket's directory.")
+@flag("socket-group", default="", metavar="NAME", help="Group whose members may ask the daemon; the socket is then 0660.")
 @flag("subnet-file", default="/run/flannel/subnet.env", show_default=True, help="Where subnet.env is written.")
 @flag("iface", multiple=True, metavar="NAME|IP", help="Underlay interface; may be repeated, the first that is found is taken.")
 @flag("iface-regex", multiple=True, metavar="REGEX", help="Underlay by a pattern for addresses, then for names.")
@@ -83,6 +84,7 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
         store=store_location(flags),
         state_dir=Path(flags["state_dir"]).absolute(),
         run_dir=Path(flags["run_dir"]).absolute(),
+        socket_group=SocketGroup.of(flags["socket_group"]) if flags["socket_group"] else None,
         subnet_file=Path(flags["subnet_file"]).absolute(),
         iface=tuple(flags["iface"]),
         iface_regex=tuple(flags["iface_regex"]),

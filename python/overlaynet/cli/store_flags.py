@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,8 @@ def store_flags(function: CallableT) -> CallableT:
 
 def store_location(flags: dict[str, Any]) -> StoreLocation:
     """Where the store is, taken out of a command's parameters. ConfigError names the flag that is wrong."""
+    for name in ("store", "etcd_endpoints"):
+        _check_no_secret(f"--{name.replace('_', '-')}", flags[name] or "")
     given = {name: flags.pop(name) for name in [name for name in flags if name == "store" or name.startswith("etcd_")]}
     password = given["etcd_password"]
     if given["etcd_password_file"]:
@@ -52,7 +55,8 @@ def store_location(flags: dict[str, Any]) -> StoreLocation:
             )
         password = _password(given["etcd_password_file"])
     elif password and click.get_current_context().get_parameter_source("etcd_password") is click.core.ParameterSource.COMMANDLINE:
-        click.echo("warning: --etcd-password is visible to every user of this host: use --etcd-password-file", err=True)
+        program = click.get_current_context().find_root().info_name
+        click.echo(f"{program}: warning: --etcd-password: every user of this host sees it: use --etcd-password-file", err=True)
     options = EtcdOptions(given["etcd_cafile"], given["etcd_certfile"], given["etcd_keyfile"], given["etcd_username"], password)
     endpoints, prefix = given["etcd_endpoints"], given["etcd_prefix"]
     if endpoints is None:
@@ -62,6 +66,13 @@ def store_location(flags: dict[str, Any]) -> StoreLocation:
     if given["store"] is not None:
         raise ConfigError("--etcd-endpoints", endpoints, f"--store {given['store']} is given too: name one store")
     return StoreLocation(_url(endpoints, prefix or DEFAULT_PREFIX), options)
+
+
+def _check_no_secret(flag: str, url: str) -> None:
+    """ConfigError: the URL names a user, and with it a password that logs and `status` would show."""
+    hidden = re.sub(r"//[^/]*@", "//***@", url)
+    if hidden != url:
+        raise ConfigError(flag, hidden, "must name no user: give --etcd-username and --etcd-password-file")
 
 
 def _url(endpoints: str, prefix: str) -> str:

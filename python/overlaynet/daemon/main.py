@@ -74,7 +74,7 @@ async def _serve(settings: Settings, host: HostSettings, store: Store, health: H
         engine = UdpEngine(settings.offloads)
         driver = Driver(host.host, Reconciler(host), store, kernel, engine, health, settings.subnet_file, settings.state_dir)
         _end_on_signals(driver, release=settings.release_on_exit)
-        async with serving(settings.run_dir, driver.status):
+        async with serving(settings.run_dir, driver.status, settings.socket_group):
             failure = await driver.run(kept)
         await asyncio.to_thread(engine.apply, None)
         return failure

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from overlaynet.errors import ConfigError
 from overlaynet.model.dataplane import OFFLOADS
@@ -18,6 +19,22 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 @dataclass(frozen=True, slots=True)
+class SocketGroup:
+    """The group whose members are answered beside root and the daemon's own user."""
+
+    name: str
+    number: int
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """The group of this name. ConfigError: there is none."""
+        try:
+            return cls(name, grp.getgrnam(name).gr_gid)
+        except (KeyError, ValueError):
+            raise ConfigError("--socket-group", name, "no such group: name one of this host (getent group)") from None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What one daemon was told at its start. Times are in seconds."""
 
@@ -25,6 +42,7 @@ class Settings:
     state_dir: Path
     run_dir: Path
     subnet_file: Path
+    socket_group: SocketGroup | None = None
     iface: tuple[str, ...] = ()
     iface_regex: tuple[str, ...] = ()
     iface_can_reach: str = ""
