@@ -107,6 +107,34 @@ def decode_array(
 def encode_many(headers: Iterable[tuple[str, _Fields]], payloads: Iterable[Buffer], /) -> list[bytes]:
     """One packet for each of `payloads`, all with the same headers; lengths and checksums are each packet's own."""
 
+def netlink_pack(requests: list[tuple[int, int, _Fields]], sequence: int, /) -> bytes:
+    """One buffer with a message for each of `requests`, numbered upwards from `sequence`; the last asks for an acknowledgement.
+
+    A request is its kind (RTM_NEWROUTE, RTM_DELNEIGH, ...), its flags besides NLM_F_REQUEST, and the fields:
+
+    - of a route destination, length, table, protocol, scope, type, flags, link, gateway, metric, source, next hop;
+    - of a neighbour or FDB entry family, link, state, flags, destination, MAC address;
+    - of a next hop id, family, protocol, flags, link, gateway.
+
+    Addresses are packed bytes or None, links and next hops numbers or 0. ValueError: a field is not of its kind.
+    """
+
+def netlink_dump(kind: int, sequence: int, body: bytes, /) -> bytes:
+    """The request for a table: `kind` is that of the request, `body` the structure's fields and the attributes that filter."""
+
+def netlink_dumped(part: Buffer, sequence: int, /) -> tuple[list[_Fields], bool, tuple[int, str] | None]:
+    """From a part of a dump: what was found, whether a change disturbed it, and, if this is its end, errno and words.
+
+    Fields are as `netlink_pack` takes them; those of routes and next hops have one more, which says that there is more to it
+    than one gateway of the family.
+    """
+
+def netlink_answers(part: Buffer, /) -> list[tuple[int, int, str]]:
+    """The errors and acknowledgements in `part`: the request's number, errno (0 for none) and the kernel's words."""
+
+def netlink_events(part: Buffer, own: Sequence[int], /) -> list[tuple[int, int, _Fields | bytes]]:
+    """The events in `part` that no socket of `own` caused: kind, port, and fields, or for other kinds the bytes of the body."""
+
 class Pump:
     """The packet engine of the `udp` backend: a TUN device, a UDP socket, and one thread between them.
 

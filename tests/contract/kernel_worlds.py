@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address, ip_network
@@ -129,6 +130,16 @@ async def fake_world() -> AsyncIterator[World]:
     yield FakeWorld()
 
 
+def wait_for_carrier(namespace: str) -> None:
+    """Return when the underlay has its carrier, which the kernel announces some time after both ends are up."""
+    deadline = time.monotonic() + 20
+    shown = ""
+    while "state UP" not in shown:
+        assert time.monotonic() < deadline, shown
+        show = ["ip", "-n", namespace, "link", "show", "dev", UNDERLAY]
+        shown = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+
+
 @contextmanager
 def fresh_namespace() -> Iterator[str]:
     """The name of a new network namespace, as drawn above; it is deleted at the end."""
@@ -148,6 +159,7 @@ def fresh_namespace() -> Iterator[str]:
         ]
         text = "".join(f"{line}\n" for line in lines)
         subprocess.run(["ip", "-n", namespace, "-batch", "-"], input=text, text=True, check=True)
+        wait_for_carrier(namespace)
         yield namespace
     finally:
         subprocess.run(["ip", "netns", "delete", namespace], check=True)

@@ -7,18 +7,23 @@ read only as far as the decision needs; what a message says is never believed, s
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
 import struct
-from collections.abc import Iterator
-from ipaddress import ip_network
-from typing import Final, Self
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Self
 
-from overlaynet.kernel.messages import AF_BRIDGE, AF_INET, AF_INET6, NUD_PERMANENT, TABLE_MAIN
+from overlaynet import _core
+from overlaynet.kernel import entries
+from overlaynet.kernel.messages import AF_BRIDGE, NUD_PERMANENT, TABLE_MAIN
 from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.kernel.namespace import NamespaceThread, route_socket
 from overlaynet.model.kernel import ROUTE_PROTOCOL, Scope
 
 _NETLINK_ADD_MEMBERSHIP: Final = 1
+_SO_ATTACH_FILTER: Final = 26
+_PORT_OFFSET: Final = 12
 _SOL_NETLINK: Final = 270
 _RTNLGRP_LINK: Final = 1
 _RTNLGRP_NEIGH: Final = 3
@@ -38,21 +43,15 @@ _GROUPS: Final = (
 _LINKS: Final = (16, 17)
 _ADDRESSES: Final = (20, 21)
 _ROUTES: Final = (24, 25)
-_NEIGHBOURS: Final = (28, 29)
 _DELLINK: Final = 17
 _DELNEIGH: Final = 29
 _IFLA_IFNAME: Final = 3
 _IFLA_ADDRESS: Final = 1
 _IFLA_MTU: Final = 4
 _IFLA_TXQLEN: Final = 13
-_RTA_DST: Final = 1
-_RTA_OIF: Final = 4
 
-_HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr (include/uapi/linux/netlink.h)
 _LINK: Final = struct.Struct("=BxHiII")  # ifinfomsg
 _ADDRESS: Final = struct.Struct("=BBBBI")  # ifaddrmsg
-_ROUTE: Final = struct.Struct("=BBBBBBBBI")  # rtmsg
-_NEIGHBOUR: Final = struct.Struct("=BxxxiHBB")  # ndmsg
 _ATTRIBUTE: Final = struct.Struct("=HH")  # rtattr
 _ATTRIBUTE_TYPE: Final = 0x3FFF
 
@@ -66,9 +65,9 @@ _READS_AT_ONCE: Final = 32
 class Filter:
     """Decides whether messages concern us. It knows the links by number, as far as they are ours or the underlay."""
 
-    def __init__(self, scope: Scope, own_port: int, links: dict[int, str]) -> None:
+    def __init__(self, scope: Scope, own_ports: Callable[[], tuple[int, ...]], links: dict[int, str]) -> None:
         self._scope = scope
-        self._own_port = own_port
+        self._own_ports = own_ports
         self._links = {index: name for index, name in links.items() if self._matters(name)}
         self._underlay_state: dict[int, tuple[object, ...]] = {}
 
@@ -76,28 +75,30 @@ class Filter:
         """Whether any message in the buffer does. What our own requests caused directly does not: we know of it."""
         # Every message is looked at, since each may teach the filter a link's number.
         concerned = False
-        for message in _messages(data):
-            concerned = self._one(*message) or concerned
+        own = self._own_ports()
+        for kind, port, told in _core.netlink_events(data, own):
+            concerned = self._one(kind, told, by_us=port in own) or concerned
         return concerned
 
     def _matters(self, name: str) -> bool:
         return is_our_link(name) or name == self._scope.underlay
 
-    def _one(self, kind: int, port: int, body: bytes) -> bool:
+    def _one(self, kind: int, told: tuple[Any, ...] | bytes, *, by_us: bool) -> bool:
+        if isinstance(told, tuple):
+            if kind in _ROUTES:
+                return self._route(told)
+            return self._neighbour(kind, told)
         if kind in _LINKS:
-            return self._link(kind, body) and port != self._own_port
-        if port == self._own_port:
-            return False
-        if kind in _ADDRESSES:
-            return _ADDRESS.unpack_from(body)[4] in self._links
-        if kind in _NEIGHBOURS:
-            family, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
-            ours = is_our_link(self._links.get(index, ""))
-            # A neighbour that the kernel resolves by itself is no concern; a permanent one that vanishes may be shown as failed.
-            return ours and (kind == _DELNEIGH or family == AF_BRIDGE or bool(state & NUD_PERMANENT))
-        if kind in _ROUTES:
-            return self._route(body)
+            return self._link(kind, told) and not by_us
+        if kind in _ADDRESSES and not by_us:
+            return _ADDRESS.unpack_from(told)[4] in self._links
         return False
+
+    def _neighbour(self, kind: int, fields: tuple[Any, ...]) -> bool:
+        family, index, state, _, _, _ = fields
+        ours = is_our_link(self._links.get(index, ""))
+        # A neighbour that the kernel resolves by itself is no concern; a permanent one that vanishes may be shown as failed.
+        return ours and (kind == _DELNEIGH or family == AF_BRIDGE or bool(state & NUD_PERMANENT))
 
     def _link(self, kind: int, body: bytes) -> bool:
         family, _, index, flags, _ = _LINK.unpack_from(body)
@@ -123,28 +124,12 @@ class Filter:
         self._underlay_state[index] = state
         return changed
 
-    def _route(self, body: bytes) -> bool:
-        family, length, _, _, table, protocol, _, _, _ = _ROUTE.unpack_from(body)
-        if table != TABLE_MAIN or family not in (AF_INET, AF_INET6):
+    def _route(self, fields: tuple[Any, ...]) -> bool:
+        if fields[2] != TABLE_MAIN:
             return False
-        if protocol == ROUTE_PROTOCOL:
+        if fields[3] == ROUTE_PROTOCOL or fields[7] in self._links:
             return True
-        attributes = dict(_attributes(body, _ROUTE.size))
-        link = attributes.get(_RTA_OIF)
-        if link is not None and int.from_bytes(link, "little") in self._links:
-            return True
-        destination = attributes.get(_RTA_DST, bytes(4 if family == AF_INET else 16))
-        return is_within(ip_network((destination, length)), self._scope.networks)
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, _, _, port = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size or offset + length > len(data):
-            return
-        yield kind, port, data[offset + _HEADER.size : offset + length]
-        offset += (length + 3) & ~3
+        return is_within(entries.route_prefix(fields), self._scope.networks)
 
 
 def _attributes(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
@@ -169,6 +154,19 @@ def subscribed_socket() -> socket.socket:
     return made
 
 
+def turn_away(made: socket.socket, port: int) -> None:
+    """Let the kernel drop what the socket with this netlink address causes, before it takes room in the queue of `made`.
+
+    Ten thousand peers written at once would fill any queue with events of which we know. (A classic BPF program, as
+    Documentation/networking/filter.rst has it: load the header's port, compare, drop or keep whole.)
+    """
+    # Loads are big-endian, netlink headers in the machine's byte order.
+    seen = int.from_bytes(port.to_bytes(4, sys.byteorder), "big")
+    steps = ((0x20, 0, 0, _PORT_OFFSET), (0x15, 0, 1, seen), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(steps), ctypes.addressof(program)))
+
+
 class Monitor:
     """A subscribed socket, read on the loop."""
 
@@ -184,9 +182,10 @@ class Monitor:
         """A monitor in the thread's namespace. Until it has a filter, everything concerns us."""
         return cls(await thread.call(subscribed_socket))
 
-    def use(self, chosen: Filter) -> None:
-        """From now on only what the filter picks counts."""
+    def use(self, chosen: Filter, unheard: int) -> None:
+        """From now on only what the filter picks counts, and nothing that the netlink address `unheard` causes."""
         self._filter = chosen
+        turn_away(self._socket, unheard)
 
     async def changed(self) -> bool:
         """Return when something that concerns us has changed and the burst is over; False: the kernel's queue overflowed.

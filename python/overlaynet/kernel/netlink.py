@@ -10,29 +10,29 @@ import asyncio
 import dataclasses
 import errno
 from collections.abc import AsyncIterator, Hashable, Sequence
-from typing import Self, assert_never
+from itertools import groupby
+from typing import Self, TypeAlias, assert_never
 
 from overlaynet.errors import KernelError
 from overlaynet.kernel import messages
+from overlaynet.kernel.entries import Entry
+from overlaynet.kernel.entry_tables import GONE, EntryTables
 from overlaynet.kernel.messages import LinkView
 from overlaynet.kernel.monitor import Filter, Monitor
 from overlaynet.kernel.namespace import NamespaceThread, create_tun, read_sysctl, write_sysctl
-from overlaynet.kernel.observation import names_of, see_underlay, sort_links, sort_route
+from overlaynet.kernel.observation import names_of, see_underlay, sort_links
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.kernel.rtnetlink import ASK, CREATE, REPLACE, Message, Record, RouteSocket
 from overlaynet.kernel.sysctls import rp_filter_warnings, seen_sysctl
 from overlaynet.model.addresses import LinkIndex
 from overlaynet.model.kernel import (
     Delete,
-    FdbEntry,
     KernelObject,
     Link,
     LinkAddress,
-    Neighbour,
     Observation,
     Operation,
     Put,
-    Route,
     Scope,
     Sysctl,
     TunLink,
@@ -40,16 +40,19 @@ from overlaynet.model.kernel import (
     describe,
 )
 
-_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENXIO})
 _ADDR_GEN_MODE_NONE = "1"
+
+_Single: TypeAlias = VxlanLink | TunLink | LinkAddress | Sysctl
+"""What is written one by one."""
 
 
 class NetlinkKernel:
     """A `Kernel` over netlink. Made by `open`; an asynchronous context manager that closes its sockets."""
 
-    def __init__(self, thread: NamespaceThread, route_socket: RouteSocket) -> None:
+    def __init__(self, thread: NamespaceThread, route_socket: RouteSocket, tables: EntryTables) -> None:
         self._thread = thread
         self._socket = route_socket
+        self._tables = tables
         self._lock = asyncio.Lock()
         self._writes = 0
         self._subscribing: set[asyncio.Future[None]] = set()
@@ -59,7 +62,17 @@ class NetlinkKernel:
         """The kernel of the named network namespace, or of the process's own. KernelError: it cannot be entered."""
         thread = NamespaceThread(namespace)
         try:
-            return cls(thread, await RouteSocket.open(thread))
+            route_socket = await RouteSocket.open(thread)
+            try:
+                tables = EntryTables(thread)
+                await tables.open()
+            except BaseException:
+                route_socket.close()
+                raise
+            return cls(thread, route_socket, tables)
+        except OSError as error:
+            thread.close()
+            raise as_kernel_error(error, "open", "netlink sockets") from error
         except BaseException:
             thread.close()
             raise
@@ -73,6 +86,7 @@ class NetlinkKernel:
     async def aclose(self) -> None:
         """Close the sockets."""
         self._socket.close()
+        await self._tables.aclose()
         self._thread.close()
 
     @property
@@ -98,20 +112,27 @@ class NetlinkKernel:
         results: list[KernelError | None] = []
         async with self._lock:
             links: dict[str, LinkView] | None = None
-            for operation in operations:
-                try:
-                    if links is None:
-                        links = await self._links()
-                    self._writes += 1
-                    await self._perform(operation, links)
-                    results.append(None)
-                except KernelError as error:
-                    results.append(error)
-                except OSError as error:
-                    results.append(as_kernel_error(error, _action(operation), describe(operation.object)))
-                if isinstance(operation.object, VxlanLink | TunLink):
-                    links = None
+            for in_bulk, group in groupby(operations, key=lambda one: isinstance(one.object, Entry)):
+                several = list(group)
+                self._writes += len(several)
+                if in_bulk:
+                    results += await self._tables.write(several)
+                    continue
+                for operation in several:
+                    links = await self._links() if links is None else links
+                    results.append(await self._try(operation, links))
+                    if isinstance(operation.object, VxlanLink | TunLink):
+                        links = None
         return results
+
+    async def _try(self, operation: Operation, links: dict[str, LinkView]) -> KernelError | None:
+        try:
+            await self._perform(operation, links)
+        except KernelError as error:
+            return error
+        except OSError as error:
+            return as_kernel_error(error, _action(operation), describe(operation.object))
+        return None
 
     async def changes(self, scope: Scope) -> AsyncIterator[None]:
         """One item soon after something in `scope` has changed; bursts and overflows are one item."""
@@ -137,7 +158,7 @@ class NetlinkKernel:
             except BaseException:
                 monitor.close()
                 raise
-            monitor.use(Filter(scope, self._socket.port, names))
+            monitor.use(Filter(scope, lambda: (self._socket.port, self._tables.port), names), self._tables.port)
             return monitor
         except OSError as error:
             raise as_kernel_error(error, "follow", _what(scope)) from error
@@ -159,45 +180,19 @@ class NetlinkKernel:
         addresses = await self._dump(Message("address"))
         on_ours = [(record, by_index[record["index"]]) for record in addresses if record["index"] in by_index]
         found: list[KernelObject | None] = [messages.link_address(record, name) for record, name in on_ours]
-        for view in ours:
-            found += await self._neighbours(view)
-
-        routes = await self._routes()
-        for record in routes:
-            match sort_route(record, scope, names):
-                case Route() as item:
-                    found.append(item)
-                case tuple() as other:
-                    foreign.append(other)
-                case None:
-                    pass
-
+        below = links.get(scope.underlay)
+        reading = await self._tables.read(ours, LinkIndex(0) if below is None else below.index, names, scope)
+        found += reading.objects
+        foreign += reading.foreign
         found += await self._thread.call(lambda: [_seen_sysctl(path) for path in scope.sysctls])
         watched = ("all", scope.underlay, *by_index.values())
         filters = await self._thread.call(lambda: {name: read_sysctl(f"ipv4/conf/{name}/rp_filter") for name in watched})
         return Observation(
             objects=frozenset([*objects, *(item for item in found if item is not None)]),
-            underlay=see_underlay(scope.underlay, links, addresses, routes),
+            underlay=see_underlay(scope.underlay, links, addresses, reading.onlink),
             foreign=_sorted(foreign),
             warnings=rp_filter_warnings(filters),
         )
-
-    async def _neighbours(self, view: LinkView) -> list[KernelObject | None]:
-        found: list[KernelObject | None] = []
-        for family in messages.FAMILIES.values():
-            asked = Message("neighbour", {"family": family}, (("NDA_IFINDEX", int(view.index)),))
-            found += [messages.neighbour(record, view.name) for record in await self._dump(asked)]
-        if view.kind == "vxlan":
-            asked = Message("neighbour", {"family": messages.AF_BRIDGE, "ifindex": int(view.index)})
-            found += [messages.fdb_entry(record, view.name) for record in await self._dump(asked)]
-        return found
-
-    async def _routes(self) -> list[Record]:
-        found: list[Record] = []
-        for family in messages.FAMILIES.values():
-            asked = Message("route", {"family": family, "table": messages.TABLE_MAIN}, (("RTA_TABLE", messages.TABLE_MAIN),))
-            found += await self._dump(asked)
-        return found
 
     async def _dump(self, message: Message) -> list[Record]:
         try:
@@ -209,38 +204,34 @@ class NetlinkKernel:
             raise
 
     async def _perform(self, operation: Operation, links: dict[str, LinkView]) -> None:
+        item = operation.object
+        if isinstance(item, Entry):
+            raise TypeError(f"not written one by one: {describe(item)}")
         match operation:
-            case Put(object=item, replaces=seen):
+            case Put(replaces=seen):
                 await self._put(item, seen is not None, links)
-            case Delete(object=item):
+            case Delete():
                 try:
                     await self._delete(item, links)
                 except OSError as error:
-                    if error.errno not in _GONE:
+                    if error.errno not in GONE:
                         raise
             case _:
                 assert_never(operation)
 
-    async def _put(self, item: KernelObject, replaces: bool, links: dict[str, LinkView]) -> None:
+    async def _put(self, item: _Single, replaces: bool, links: dict[str, LinkView]) -> None:
         flags = REPLACE if replaces else CREATE
         match item:
             case VxlanLink() | TunLink():
                 await self._put_link(item, replaces, links)
             case LinkAddress():
                 await self._socket.request(messages.address_message(item, _index(links, item.link)), flags)
-            case Neighbour():
-                await self._socket.request(messages.neighbour_message(item, _index(links, item.link)), flags)
-            case FdbEntry():
-                await self._socket.request(messages.fdb_message(item, _index(links, item.link)), flags)
-            case Route():
-                index = None if item.link is None else _index(links, item.link)
-                await self._socket.request(messages.route_message(item, index), flags)
             case Sysctl():
                 await self._thread.call(lambda: write_sysctl(item.path, item.value))
             case _:
                 assert_never(item)
 
-    async def _delete(self, item: KernelObject, links: dict[str, LinkView]) -> None:
+    async def _delete(self, item: _Single, links: dict[str, LinkView]) -> None:
         match item:
             case VxlanLink() | TunLink():
                 view = links.get(item.name)
@@ -249,13 +240,6 @@ class NetlinkKernel:
                     await self._socket.delete(Message("link", {"index": int(view.index)}))
             case LinkAddress():
                 await self._socket.delete(messages.address_message(item, _index(links, item.link)))
-            case Neighbour():
-                await self._socket.delete(messages.neighbour_message(item, _index(links, item.link)))
-            case FdbEntry():
-                await self._socket.delete(messages.fdb_message(item, _index(links, item.link)))
-            case Route():
-                index = None if item.link is None else _index(links, item.link)
-                await self._socket.delete(messages.route_message(item, index, delete=True))
             case Sysctl():
                 pass
             case _:

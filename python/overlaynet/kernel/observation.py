@@ -6,9 +6,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from overlaynet.kernel import messages
-from overlaynet.kernel.names import is_our_link, is_within
-from overlaynet.model.addresses import LinkIndex
-from overlaynet.model.kernel import ROUTE_PROTOCOL, KernelObject, ObjectKind, Route, Scope, Underlay
+from overlaynet.kernel.names import is_our_link
+from overlaynet.model.addresses import LinkIndex, Prefix
+from overlaynet.model.kernel import KernelObject, ObjectKind, Underlay
 
 if TYPE_CHECKING:
     from overlaynet.kernel.messages import LinkView
@@ -35,35 +35,13 @@ def sort_links(links: Mapping[str, LinkView]) -> tuple[list[KernelObject], list[
     return ours, foreign
 
 
-def sort_route(record: Record, scope: Scope, names: Mapping[LinkIndex, str]) -> Route | tuple[Hashable, str] | None:
-    """A route of the main table: ours, foreign where one of ours could be wanted (its key and text), or no concern of ours."""
-    prefix = messages.route_prefix(record)
-    link = names.get(LinkIndex(record.find("RTA_OIF", 0)), "")
-    within = is_within(prefix, scope.networks)
-    if record["proto"] == ROUTE_PROTOCOL and record["type"] in (messages.RTN_UNICAST, messages.RTN_UNREACHABLE):
-        return messages.route(record, names) if within or is_our_link(link) else None
-    if within:
-        return ((ObjectKind.ROUTE, prefix, record.find("RTA_PRIORITY", 0)), messages.route_text(record, names))
-    return None
-
-
 def see_underlay(
-    name: str, links: Mapping[str, LinkView], addresses: Iterable[Record], routes: Iterable[Record]
+    name: str, links: Mapping[str, LinkView], addresses: Iterable[Record], onlink: Iterable[Prefix]
 ) -> Underlay | None:
     """The underlay, or None if there is no such link. Link-local prefixes are no neighbours' addresses and are left out."""
     view = links.get(name)
     if view is None:
         return None
-    onlink = dict.fromkeys(
-        messages.route_prefix(record)
-        for record in routes
-        if record.find("RTA_OIF") == view.index
-        and record["type"] == messages.RTN_UNICAST
-        and record.find("RTA_GATEWAY") is None
-        and record.find("RTA_VIA") is None
-        and record.find("RTA_MULTIPATH") is None
-        and record["dst_len"] > 0
-    )
     own = dict.fromkeys(messages.read_address(record) for record in addresses if record["index"] == view.index)
     return Underlay(
         link=name,
@@ -71,5 +49,5 @@ def see_underlay(
         mtu=view.mtu,
         up=view.up,
         addresses=tuple(own),
-        onlink=tuple(prefix for prefix in onlink if not prefix.is_link_local),
+        onlink=tuple(prefix for prefix in dict.fromkeys(onlink) if not prefix.is_link_local),
     )

@@ -65,7 +65,6 @@ _MESSAGES: Final[Mapping[str, tuple[Any, int, int, int]]] = {
 
 _DUMP_ATTEMPTS = 8
 _PAUSE_EVERY = 100
-_PORT_BITS = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,8 @@ class RouteSocket:
         made = await thread.call(route_socket)
         made.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         made.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-        iproute = AsyncIPRoute(use_socket=made, ext_ack=True, strict_check=True)
+        # Without events: pyroute2 would take one with the number of a request that is under way for its answer.
+        iproute = AsyncIPRoute(use_socket=made, groups=0, ext_ack=True, strict_check=True)
         await iproute.bind()
         return cls(iproute, made)
 

@@ -1,4 +1,4 @@
-//! Headers, prefixes, the prefix table and the forwarding decision.
+//! Headers, prefixes, the prefix table, the forwarding decision, and netlink messages.
 //!
 //! Nothing here performs I/O, reads a clock or contains `unsafe`. No bytes that are handed in make anything here panic.
 #![no_std]
@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod forward;
+pub mod netlink;
 pub mod offload;
 pub mod prefix;
 pub mod stats;

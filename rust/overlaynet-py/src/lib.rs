@@ -4,6 +4,7 @@
 mod batch;
 mod buffer;
 mod error;
+mod netlink;
 mod prefix;
 mod pump;
 mod table;
@@ -17,6 +18,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::batch::{decode_array, decode_many, encode_many};
+    #[pymodule_export]
+    use crate::netlink::{netlink_answers, netlink_dump, netlink_dumped, netlink_events, netlink_pack};
     #[pymodule_export]
     use crate::pump::Pump;
     #[pymodule_export]

@@ -1,0 +1,173 @@
+"""Between kernel objects that come by the thousand and the fields of their netlink messages, both ways; pure.
+
+These are neighbours, forwarding entries, next hops and routes. What is sent is what flannel sends where there is no reason for
+another choice. What is read back is written exactly as a desired value would be, so that a comparison by value works. Fields are
+tuples in the order that `overlaynet._core` documents: numbers as the kernel has them, addresses packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Final, TypeAlias, assert_never
+
+from overlaynet.kernel.messages import AF_BRIDGE, AF_INET, AF_INET6, NUD_PERMANENT, TABLE_MAIN
+from overlaynet.model.addresses import Address, LinkIndex, MacAddress, Prefix
+from overlaynet.model.kernel import (
+    ROUTE_PROTOCOL,
+    Delete,
+    FdbEntry,
+    Neighbour,
+    Operation,
+    Put,
+    Route,
+)
+
+Fields: TypeAlias = tuple[Any, ...]
+"""A message's fields: of a route (`destination` and so on, below), a neighbour or a next hop."""
+
+Entry: TypeAlias = Neighbour | FdbEntry | Route
+"""An object of a kind that is written in batches."""
+
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
+RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
+RTM_DELNEIGH: Final = 29
+RTM_GETNEIGH: Final = 30
+
+_CREATE: Final = 0x400 | 0x200  # NLM_F_CREATE | NLM_F_EXCL
+_REPLACE: Final = 0x400 | 0x100  # NLM_F_CREATE | NLM_F_REPLACE
+
+RTN_UNICAST: Final = 1
+RTN_UNREACHABLE: Final = 7
+_SCOPE_UNIVERSE: Final = 0
+_SCOPE_LINK: Final = 253
+_SCOPE_NOWHERE: Final = 255
+_RTNH_F_ONLINK: Final = 4
+_NTF_SELF: Final = 0x02
+
+_ROUTE_TYPES: Final = ("unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit")
+_PROTOCOLS: Final[Mapping[int, str]] = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp", 186: "bgp"}
+
+
+def request(operation: Operation, item: Entry, index_of: Callable[[str], LinkIndex]) -> tuple[int, int, Fields]:
+    """Kind, flags and fields of the request that carries the operation on `item` out.
+
+    To delete a route, the scope is left open, and protocol, link, gateway and next hop must match: somebody else's route in its
+    place stays. OSError: as `index_of` raises it.
+    """
+    delete = isinstance(operation, Delete)
+    flags = 0 if delete else _REPLACE if isinstance(operation, Put) and operation.replaces is not None else _CREATE
+    match item:
+        case Neighbour():
+            family = AF_INET if item.address.version == 4 else AF_INET6
+            fields: Fields = (family, index_of(item.link), NUD_PERMANENT, 0, item.address.packed, item.mac.octets)
+            return RTM_DELNEIGH if delete else RTM_NEWNEIGH, flags, fields
+        case FdbEntry():
+            fields = (AF_BRIDGE, index_of(item.link), NUD_PERMANENT, _NTF_SELF, item.destination.packed, item.mac.octets)
+            return RTM_DELNEIGH if delete else RTM_NEWNEIGH, flags, fields
+        case Route():
+            direct = item.type == "unicast" and item.gateway is None and item.prefix.version == 4
+            fields = (
+                item.prefix.network_address.packed,
+                item.prefix.prefixlen,
+                TABLE_MAIN,
+                ROUTE_PROTOCOL,
+                _SCOPE_NOWHERE if delete else _SCOPE_LINK if direct else _SCOPE_UNIVERSE,
+                RTN_UNICAST if item.type == "unicast" else RTN_UNREACHABLE,
+                _RTNH_F_ONLINK if item.onlink and not delete else 0,
+                0 if item.link is None else index_of(item.link),
+                None if item.gateway is None else item.gateway.packed,
+                item.metric,
+                None if item.source is None or delete else item.source.packed,
+                0,
+            )
+            return RTM_DELROUTE if delete else RTM_NEWROUTE, flags, fields
+        case _:
+            assert_never(item)
+
+
+def neighbour(fields: Fields, link: str) -> Neighbour | None:
+    """The permanent neighbour entry in a dump, or None."""
+    _, _, state, _, destination, mac = fields
+    if not state & NUD_PERMANENT or destination is None or mac is None:
+        return None
+    return Neighbour(link, address(destination), MacAddress(mac))
+
+
+def fdb_entry(fields: Fields, link: str) -> FdbEntry | None:
+    """The permanent forwarding entry for one station in a dump, or None."""
+    _, _, state, _, destination, mac = fields
+    if not state & NUD_PERMANENT or destination is None or mac is None:
+        return None
+    entry = FdbEntry(link, MacAddress(mac), address(destination))
+    return entry if entry.mac.is_unicast else None
+
+
+def route_prefix(fields: Fields) -> Prefix:
+    """The destination of a route."""
+    return _network(fields[0], fields[1])
+
+
+def is_ours(fields: Fields) -> bool:
+    """Whether a route is of our protocol and of a type that we make."""
+    return fields[3] == ROUTE_PROTOCOL and fields[5] in (RTN_UNICAST, RTN_UNREACHABLE)
+
+
+def onlink_prefix(fields: Fields, link: LinkIndex) -> Prefix | None:
+    """The prefix that a route without a gateway reaches through the link; None for any other route."""
+    plain = fields[5] == RTN_UNICAST and fields[7] == link and fields[8] is None and not fields[12]
+    return route_prefix(fields) if plain and fields[1] > 0 else None
+
+
+def route_link(fields: Fields) -> LinkIndex:
+    """The link of a route, or 0."""
+    return LinkIndex(fields[7])
+
+
+def route_metric(fields: Fields) -> int:
+    """The metric of a route."""
+    return int(fields[9])
+
+
+def route(fields: Fields, names: Mapping[LinkIndex, str]) -> Route:
+    """The route in a dump as a value; what we never make (several gateways, say) shows as a route without any."""
+    destination, length, _, _, _, action, flags, link, gateway, metric, source, _, _ = fields
+    unreachable = action == RTN_UNREACHABLE
+    return Route(
+        prefix=_network(destination, length),
+        # IPv6 shows the loopback link for unreachable routes (net/ipv6/route.c, ip6_route_info_create).
+        link=None if unreachable else names.get(LinkIndex(link), ""),
+        gateway=None if gateway is None else address(gateway),
+        onlink=bool(flags & _RTNH_F_ONLINK),
+        metric=metric,
+        source=None if source is None else address(source),
+        type="unreachable" if unreachable else "unicast",
+    )
+
+
+def route_text(fields: Fields, names: Mapping[LinkIndex, str]) -> str:
+    """The route in a dump as `ip route` prints it."""
+    _, _, _, protocol, _, action, _, link, gateway, metric, source, _, _ = fields
+    parts = [] if action == RTN_UNICAST else [_ROUTE_TYPES[action] if action < len(_ROUTE_TYPES) else str(action)]
+    parts.append(str(route_prefix(fields)))
+    if gateway is not None:
+        parts.append(f"via {address(gateway)}")
+    if link:
+        parts.append(f"dev {names.get(LinkIndex(link), link)}")
+    parts.append(f"proto {_PROTOCOLS.get(protocol, protocol)}")
+    if source is not None:
+        parts.append(f"src {address(source)}")
+    if metric:
+        parts.append(f"metric {metric}")
+    return " ".join(parts)
+
+
+def address(packed: bytes) -> Address:
+    """The address in 4 or 16 bytes."""
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+
+
+def _network(packed: bytes, length: int) -> Prefix:
+    return IPv4Network((packed, length)) if len(packed) == 4 else IPv6Network((packed, length))

@@ -1,0 +1,193 @@
+"""The kernel's large tables on its namespace's thread: written in batches, read whole, and turned into values there.
+
+The event loop stays free however many entries there are. What was read before and reads the same again is the same value, so that
+comparing it with what is wanted is cheap.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar, assert_never, cast
+
+from overlaynet.errors import KernelError
+from overlaynet.kernel import entries
+from overlaynet.kernel.bulk import BulkSocket
+from overlaynet.kernel.entries import Entry, Fields
+from overlaynet.kernel.messages import FAMILIES, LinkView
+from overlaynet.kernel.names import is_our_link, is_within
+from overlaynet.kernel.namespace import NamespaceThread
+from overlaynet.kernel.refusals import as_kernel_error
+from overlaynet.model.addresses import LinkIndex, Prefix
+from overlaynet.model.kernel import Delete, KernelObject, ObjectKind, Operation, Put, Scope, describe
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the tables hold: ours, foreign entries in our places, and the prefixes that are reached through the underlay."""
+
+    objects: list[KernelObject] = field(default_factory=list)
+    foreign: list[tuple[Hashable, str]] = field(default_factory=list)
+    onlink: list[Prefix] = field(default_factory=list)
+
+
+class EntryTables:
+    """Neighbours, forwarding entries and routes, over a socket that is opened when first needed and after any failure of it."""
+
+    def __init__(self, thread: NamespaceThread) -> None:
+        self._thread = thread
+        self._socket: BulkSocket | None = None
+        self._known: dict[Fields, KernelObject | None] = {}
+        self._known_in: Hashable = None
+
+    async def open(self) -> None:
+        """Open the socket. OSError: it cannot be had."""
+        await self._thread.call(lambda: self._use(lambda bulk: bulk.port))
+
+    async def aclose(self) -> None:
+        """Close the socket, when what is under way is done."""
+        await self._thread.call(self._close)
+
+    @property
+    def port(self) -> int:
+        """The socket's netlink address, which events that its requests cause carry; 0 while it is closed."""
+        return 0 if self._socket is None else self._socket.port
+
+    async def write(self, operations: Sequence[Operation]) -> list[KernelError | None]:
+        """Carry out operations on entries in order; the result has, at each one's place, its refusal or None."""
+        return await self._thread.call(lambda: self._write(operations))
+
+    async def read(
+        self, ours: Collection[LinkView], underlay: LinkIndex, names: Mapping[LinkIndex, str], scope: Scope
+    ) -> Reading:
+        """What is on the links of ours, and the main table's routes as far as `scope` goes. OSError as the kernel gives it."""
+        return await self._thread.call(lambda: self._use(lambda bulk: self._read(bulk, ours, underlay, names, scope)))
+
+    def _use(self, work: Callable[[BulkSocket], _T]) -> _T:
+        if self._socket is None:
+            self._socket = BulkSocket.open()
+        try:
+            return work(self._socket)
+        except OSError:
+            # Answers of what has failed may still come: no later request is to take them for its own.
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _write(self, operations: Sequence[Operation]) -> list[KernelError | None]:
+        results: list[KernelError | None] = [None] * len(operations)
+        indices: dict[str, LinkIndex | None] = {}
+
+        def index_of(name: str) -> LinkIndex:
+            if name not in indices:
+                indices[name] = _index(name)
+            index = indices[name]
+            if index is None:
+                raise OSError(errno.ENODEV, f"there is no link {name}")
+            return index
+
+        requests: list[tuple[int, int, Fields]] = []
+        places: list[int] = []
+        for place, operation in enumerate(operations):
+            try:
+                requests.append(entries.request(operation, cast("Entry", operation.object), index_of))
+                places.append(place)
+            except OSError as error:
+                results[place] = _refusal(operation, error)
+        try:
+            answers: Sequence[OSError | None] = self._use(lambda bulk: bulk.write(requests))
+        except OSError as error:
+            # Nobody knows which of them were carried out; whoever asked looks again.
+            answers = [error] * len(requests)
+        for place, answer in zip(places, answers, strict=True):
+            if answer is not None:
+                results[place] = _refusal(operations[place], answer)
+        return results
+
+    def _read(
+        self, bulk: BulkSocket, ours: Collection[LinkView], underlay: LinkIndex, names: Mapping[LinkIndex, str], scope: Scope
+    ) -> Reading:
+        # What a message says depends on these; the links of others only show in the texts of foreign routes.
+        known_in = (scope, underlay, frozenset((view.index, view.name) for view in ours))
+        known = self._known if self._known_in == known_in else {}
+        fresh: dict[Fields, KernelObject | None] = {}
+        found = Reading()
+        for view in ours:
+            for fields, kind in _entries_of(bulk, view):
+                item = known[fields] if fields in known else kind(fields, view.name)
+                fresh[fields] = item
+                if item is not None:
+                    found.objects.append(item)
+        for family in FAMILIES.values():
+            for fields in bulk.routes(family):
+                item = known.get(fields)
+                if item is None:
+                    onlink = entries.onlink_prefix(fields, underlay)
+                    if onlink is not None:
+                        found.onlink.append(onlink)
+                    sorted_out = _sort_route(fields, scope, names)
+                    if isinstance(sorted_out, tuple):
+                        found.foreign.append(sorted_out)
+                        continue
+                    if sorted_out is None:
+                        continue
+                    item = sorted_out
+                    if onlink is None:
+                        fresh[fields] = item
+                else:
+                    fresh[fields] = item
+                found.objects.append(item)
+        self._known, self._known_in = fresh, known_in
+        return found
+
+
+def _entries_of(bulk: BulkSocket, view: LinkView) -> Iterator[tuple[Fields, Callable[[Fields, str], KernelObject | None]]]:
+    for family in FAMILIES.values():
+        for fields in bulk.neighbours(family, int(view.index)):
+            yield fields, entries.neighbour
+    if view.kind == "vxlan":
+        for fields in bulk.forwarding(int(view.index)):
+            yield fields, entries.fdb_entry
+
+
+def _sort_route(fields: Fields, scope: Scope, names: Mapping[LinkIndex, str]) -> KernelObject | tuple[Hashable, str] | None:
+    """A route of the main table: ours, foreign where one of ours could be wanted (its key and text), or no concern of ours."""
+    prefix = entries.route_prefix(fields)
+    within = is_within(prefix, scope.networks)
+    if entries.is_ours(fields):
+        return entries.route(fields, names) if within or is_our_link(names.get(entries.route_link(fields), "")) else None
+    if within:
+        return ((ObjectKind.ROUTE, prefix, entries.route_metric(fields)), entries.route_text(fields, names))
+    return None
+
+
+def _index(name: str) -> LinkIndex | None:
+    try:
+        return LinkIndex(socket.if_nametoindex(name))
+    except OSError:
+        return None
+
+
+def _refusal(operation: Operation, error: OSError) -> KernelError | None:
+    """The error as ours; None if what was to be deleted is gone already."""
+    match operation:
+        case Delete():
+            return None if error.errno in GONE else as_kernel_error(error, "delete", describe(operation.object))
+        case Put(replaces=None):
+            return as_kernel_error(error, "create", describe(operation.object))
+        case Put():
+            return as_kernel_error(error, "replace", describe(operation.object))
+        case _:
+            assert_never(operation)
+
+
+GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENXIO})
+"""What the kernel answers to the deletion of what is not there."""
