@@ -28,20 +28,8 @@ mac = st.binary(min_size=6, max_size=6)
 
 
 def route_of(address: st.SearchStrategy[bytes], bits: int) -> st.SearchStrategy[tuple[Any, ...]]:
-    return st.tuples(
-        address,
-        st.integers(1, bits),
-        byte,
-        byte,
-        byte,
-        byte,
-        number,
-        number,
-        st.none() | address,
-        number,
-        st.none() | address,
-        number,
-    )
+    length, maybe = st.integers(1, bits), st.none() | address
+    return st.tuples(address, length, byte, byte, byte, byte, number, number, maybe, number, maybe, st.just(0))
 
 
 routes = route_of(ipv4, 32) | route_of(ipv6, 128)
