@@ -13,8 +13,12 @@ pub mod ether_type {
     pub const IPV4: u16 = 0x0800;
     /// ARP.
     pub const ARP: u16 = 0x0806;
+    /// A VLAN tag follows (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
+    /// A provider's VLAN tag follows, and mostly another one inside (IEEE 802.1ad).
+    pub const SERVICE_VLAN: u16 = 0x88a8;
 }
 
 /// A 48-bit Ethernet address.

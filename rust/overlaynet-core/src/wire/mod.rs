@@ -9,6 +9,7 @@
 //! Transport headers are emitted in front of a payload that is already in place, so that the checksum can cover it.
 //!
 //! All numbers on the wire are big-endian.
+pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
@@ -16,9 +17,12 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod pretty;
+pub mod scan;
 pub mod stack;
 pub mod tcp;
+pub mod template;
 pub mod udp;
+pub mod vlan;
 pub mod vxlan;
 
 use core::fmt;
@@ -41,6 +45,10 @@ pub mod protocol {
 pub enum Layer {
     /// Ethernet II.
     Ethernet,
+    /// A VLAN tag.
+    Vlan,
+    /// ARP for IPv4 over Ethernet.
+    Arp,
     /// IPv4.
     Ipv4,
     /// IPv6 with its extension headers.
@@ -63,6 +71,8 @@ impl Layer {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ethernet => "ethernet",
+            Self::Vlan => "vlan",
+            Self::Arp => "arp",
             Self::Ipv4 => "ipv4",
             Self::Ipv6 => "ipv6",
             Self::Udp => "udp",

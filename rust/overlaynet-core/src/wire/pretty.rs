@@ -46,6 +46,12 @@ fn line(f: &mut fmt::Formatter<'_>, found: &Found<'_>) -> fmt::Result {
             "{} > {} type 0x{:04x}",
             repr.source, repr.destination, repr.ether_type
         )?,
+        Header::Vlan(repr) => write!(
+            f,
+            "id {} priority {} type 0x{:04x}",
+            repr.id, repr.priority, repr.ether_type
+        )?,
+        Header::Arp(repr) => write!(f, "{repr}")?,
         Header::Ipv4(repr) => {
             write!(
                 f,
@@ -95,7 +101,12 @@ fn line(f: &mut fmt::Formatter<'_>, found: &Found<'_>) -> fmt::Result {
         }
         Header::Icmp(repr) => write!(f, "{}", icmp::Message::of(repr.kind, repr.code, repr.rest))?,
         Header::Icmpv6(repr) => write!(f, "{}", icmpv6::Message::of(repr.kind, repr.code, repr.rest))?,
-        Header::Vxlan(repr) => write!(f, "vni {}", repr.vni)?,
+        Header::Vxlan(repr) => {
+            write!(f, "vni {}", repr.vni)?;
+            if let Some(group) = repr.group {
+                write!(f, " group {}", group.id)?;
+            }
+        }
     }
     match found.checksum {
         Verdict::Absent => writeln!(f),
@@ -133,6 +144,7 @@ mod tests {
         );
         let vxlan = Header::Vxlan(vxlan::Repr {
             vni: vxlan::Vni::new(7).unwrap(),
+            group: None,
         });
         let echo = Header::Icmp(icmp::Repr::echo(icmp::kind::ECHO_REQUEST, 1, 2, 0));
         let bytes = stack::encode(&[outer, udp, vxlan, frame, inner, echo], b"abcd").unwrap();

@@ -6,19 +6,20 @@ use core::fmt;
 use core::ops::Range;
 
 use super::checksum::PseudoHeader;
-use super::{DecodeError, Layer, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp, vxlan};
+use super::scan::{Part, Scan};
+use super::{DecodeError, Layer, arp, ethernet, icmp, icmpv6, ipv4, ipv6, tcp, udp, vlan, vxlan};
 
-/// The UDP ports behind which the walk expects VXLAN: IANA's, and Linux's and flannel's default.
-pub const VXLAN_PORTS: [u16; 2] = [vxlan::PORT, 8472];
-
-/// The UDP port behind which the walk expects an IP packet without further header: flannel's `udp` backend.
-pub const IP_PORT: u16 = 8285;
+pub use super::scan::{IP_PORT, Next, VXLAN_PORTS};
 
 /// One header as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header<'a> {
     /// Ethernet II.
     Ethernet(ethernet::Repr),
+    /// A VLAN tag.
+    Vlan(vlan::Repr),
+    /// ARP.
+    Arp(arp::Repr),
     /// IPv4 with its options.
     Ipv4(ipv4::Repr),
     /// IPv6 and the bytes of its extension headers.
@@ -41,6 +42,8 @@ impl Header<'_> {
     pub const fn layer(&self) -> Layer {
         match self {
             Self::Ethernet(_) => Layer::Ethernet,
+            Self::Vlan(_) => Layer::Vlan,
+            Self::Arp(_) => Layer::Arp,
             Self::Ipv4(_) => Layer::Ipv4,
             Self::Ipv6(..) => Layer::Ipv6,
             Self::Udp(..) => Layer::Udp,
@@ -56,6 +59,8 @@ impl Header<'_> {
     pub fn len(&self) -> usize {
         match self {
             Self::Ethernet(_) => ethernet::HEADER_LEN,
+            Self::Vlan(_) => vlan::HEADER_LEN,
+            Self::Arp(_) => arp::MESSAGE_LEN,
             Self::Ipv4(repr) => repr.buffer_len(),
             Self::Ipv6(_, extensions) => ipv6::HEADER_LEN + extensions.len(),
             Self::Udp(..) => udp::HEADER_LEN,
@@ -72,7 +77,7 @@ impl Header<'_> {
         false
     }
 
-    const fn pseudo_header(&self) -> Option<PseudoHeader> {
+    pub(super) const fn pseudo_header(&self) -> Option<PseudoHeader> {
         match self {
             Self::Ipv4(repr) => Some(repr.pseudo_header()),
             Self::Ipv6(repr, _) => Some(repr.pseudo_header()),
@@ -122,42 +127,84 @@ pub struct Found<'a> {
     pub checksum: Verdict,
 }
 
-/// Which header comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Ethernet II.
-    Ethernet,
-    /// IPv4 or IPv6, as the version field says.
-    Ip,
-    /// IPv4.
-    Ipv4,
-    /// IPv6.
-    Ipv6,
-    /// UDP.
-    Udp,
-    /// TCP.
-    Tcp,
-    /// ICMP for IPv4.
-    Icmp,
-    /// ICMP for IPv6.
-    Icmpv6,
-    /// VXLAN.
-    Vxlan,
-    /// None that the walk knows: the rest is payload.
-    Payload,
+impl<'a> Part<'a> {
+    /// The header's value.
+    ///
+    /// # Errors
+    /// None for a part that a scan made; a part that was put together by hand is checked again.
+    pub fn header(&self) -> Result<Header<'a>, DecodeError> {
+        let bytes = self.bytes;
+        Ok(match self.layer {
+            Layer::Ethernet => Header::Ethernet(ethernet::Repr::parse(&ethernet::Frame::new_checked(bytes)?)),
+            Layer::Vlan => Header::Vlan(vlan::Repr::parse(&vlan::Tag::new_checked(bytes)?)),
+            Layer::Arp => Header::Arp(arp::Repr::parse(&arp::Packet::new_checked(bytes)?)),
+            Layer::Ipv4 => Header::Ipv4(ipv4::Repr::parse(&ipv4::Packet::new_checked(bytes)?)),
+            Layer::Ipv6 => Header::Ipv6(
+                ipv6::Repr::parse(&ipv6::Packet::new_checked(bytes)?),
+                bytes.get(ipv6::HEADER_LEN..self.header_len).unwrap_or_default(),
+            ),
+            Layer::Udp => {
+                let packet = udp::Packet::new_checked(bytes)?;
+                Header::Udp(udp::Repr::parse(&packet), packet.checksum() != 0)
+            }
+            Layer::Tcp => Header::Tcp(tcp::Repr::parse(&tcp::Packet::new_checked(bytes)?)),
+            Layer::Icmp => Header::Icmp(icmp::Repr::parse(&icmp::Packet::new_checked(bytes)?)),
+            Layer::Icmpv6 => Header::Icmpv6(icmpv6::Repr::parse(&icmpv6::Packet::new_checked(bytes)?)),
+            Layer::Vxlan => Header::Vxlan(vxlan::Repr::parse(&vxlan::Packet::new_checked(bytes)?)),
+        })
+    }
+
+    /// What is known of the checksum; `around` is the part that carries this one.
+    #[must_use]
+    #[inline]
+    pub fn checksum(&self, around: Option<&Part<'_>>) -> Verdict {
+        let right = match self.layer {
+            Layer::Ethernet | Layer::Vlan | Layer::Arp | Layer::Ipv6 | Layer::Vxlan => {
+                return Verdict::Absent;
+            }
+            Layer::Ipv4 => ipv4::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok()),
+            Layer::Icmp => icmp::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok()),
+            Layer::Udp => match (
+                udp::Packet::new_checked(self.bytes),
+                around.and_then(Part::pseudo_header),
+            ) {
+                (Ok(packet), _) if packet.checksum() == 0 => return Verdict::Absent,
+                (packet, Some(pseudo)) => packet.map(|packet| packet.checksum_ok(pseudo)),
+                _ => return Verdict::Unknown,
+            },
+            Layer::Tcp => match around.and_then(Part::pseudo_header) {
+                Some(pseudo) => tcp::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok(pseudo)),
+                None => return Verdict::Unknown,
+            },
+            Layer::Icmpv6 => match around.and_then(Part::pseudo_header) {
+                Some(pseudo) => {
+                    icmpv6::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok(pseudo))
+                }
+                None => return Verdict::Unknown,
+            },
+        };
+        right.map_or(Verdict::Unknown, Verdict::of)
+    }
+
+    fn pseudo_header(&self) -> Option<PseudoHeader> {
+        match self.layer {
+            Layer::Ipv4 => ipv4::Packet::new_checked(self.bytes)
+                .ok()
+                .map(|packet| packet.pseudo_header()),
+            Layer::Ipv6 => {
+                let packet = ipv6::Packet::new_checked(self.bytes).ok()?;
+                (!passes_routers(&packet)).then(|| packet.pseudo_header())
+            }
+            _ => None,
+        }
+    }
 }
 
-/// The walk over a packet's headers, from the outermost inwards. It ends at the payload, and after the first fault.
-///
-/// Fragments are payload: their transport is not all there. So is the packet that an ICMP error quotes.
+/// The walk over a packet's headers, from the outermost inwards: what a [`Scan`] finds, with values and verdicts.
 #[derive(Clone, Debug)]
 pub struct Walk<'a> {
-    bytes: &'a [u8],
-    /// What is not walked yet; the end moves inwards past padding.
-    rest: Range<usize>,
-    next: Next,
-    pseudo: Option<PseudoHeader>,
-    tunnels: bool,
+    scan: Scan<'a>,
+    around: Option<Part<'a>>,
 }
 
 impl<'a> Walk<'a> {
@@ -165,124 +212,15 @@ impl<'a> Walk<'a> {
     #[must_use]
     pub const fn new(bytes: &'a [u8], first: Next, tunnels: bool) -> Self {
         Self {
-            bytes,
-            rest: 0..bytes.len(),
-            next: first,
-            pseudo: None,
-            tunnels,
+            scan: Scan::new(bytes, first, tunnels),
+            around: None,
         }
     }
 
     /// Where the payload lies, once the walk has ended; until then, all that is not walked yet.
     #[must_use]
     pub fn payload(&self) -> Range<usize> {
-        self.rest.clone()
-    }
-
-    fn step(&mut self) -> Result<Option<Found<'a>>, DecodeError> {
-        let rest = &self.bytes[self.rest.clone()];
-        let mut end = rest.len();
-        let mut checksum = Verdict::Absent;
-        let transport = |valid: &dyn Fn(PseudoHeader) -> bool, pseudo: Option<PseudoHeader>| {
-            pseudo.map_or(Verdict::Unknown, |pseudo| Verdict::of(valid(pseudo)))
-        };
-        let header = match self.next {
-            Next::Payload => return Ok(None),
-            Next::Ip => {
-                self.next = match rest.first() {
-                    Some(byte) if byte >> 4 == 6 => Next::Ipv6,
-                    _ => Next::Ipv4,
-                };
-                return self.step();
-            }
-            Next::Ethernet => {
-                let repr = ethernet::Repr::parse(&ethernet::Frame::new_checked(rest)?);
-                self.pseudo = None;
-                self.next = match repr.ether_type {
-                    ethernet::ether_type::IPV4 => Next::Ipv4,
-                    ethernet::ether_type::IPV6 => Next::Ipv6,
-                    _ => Next::Payload,
-                };
-                Header::Ethernet(repr)
-            }
-            Next::Ipv4 => {
-                let packet = ipv4::Packet::new_checked(rest)?;
-                checksum = Verdict::of(packet.checksum_ok());
-                end = packet.total_len();
-                self.pseudo = Some(packet.pseudo_header());
-                self.next = match packet.protocol() {
-                    _ if packet.is_fragment() => Next::Payload,
-                    protocol::ICMP => Next::Icmp,
-                    other => transport_of(other),
-                };
-                Header::Ipv4(ipv4::Repr::parse(&packet))
-            }
-            Next::Ipv6 => {
-                let packet = ipv6::Packet::new_checked(rest)?;
-                let upper = packet.upper_layer()?;
-                end = packet.total_len();
-                self.pseudo = if passes_routers(&packet) {
-                    None
-                } else {
-                    Some(packet.pseudo_header())
-                };
-                self.next = match upper.protocol {
-                    _ if upper
-                        .fragment
-                        .is_some_and(|fragment| fragment.more || fragment.offset != 0) =>
-                    {
-                        Next::Payload
-                    }
-                    protocol::ICMPV6 => Next::Icmpv6,
-                    other => transport_of(other),
-                };
-                Header::Ipv6(ipv6::Repr::parse(&packet), &rest[ipv6::HEADER_LEN..upper.offset])
-            }
-            Next::Udp => {
-                let packet = udp::Packet::new_checked(rest)?;
-                let present = packet.checksum() != 0;
-                if present {
-                    checksum = transport(&|pseudo| packet.checksum_ok(pseudo), self.pseudo);
-                }
-                end = packet.total_len();
-                self.next = match packet.destination_port() {
-                    port if self.tunnels && VXLAN_PORTS.contains(&port) => Next::Vxlan,
-                    IP_PORT if self.tunnels => Next::Ip,
-                    _ => Next::Payload,
-                };
-                Header::Udp(udp::Repr::parse(&packet), present)
-            }
-            Next::Tcp => {
-                let packet = tcp::Packet::new_checked(rest)?;
-                checksum = transport(&|pseudo| packet.checksum_ok(pseudo), self.pseudo);
-                self.next = Next::Payload;
-                Header::Tcp(tcp::Repr::parse(&packet))
-            }
-            Next::Icmp => {
-                let packet = icmp::Packet::new_checked(rest)?;
-                checksum = Verdict::of(packet.checksum_ok());
-                self.next = Next::Payload;
-                Header::Icmp(icmp::Repr::parse(&packet))
-            }
-            Next::Icmpv6 => {
-                let packet = icmpv6::Packet::new_checked(rest)?;
-                checksum = transport(&|pseudo| packet.checksum_ok(pseudo), self.pseudo);
-                self.next = Next::Payload;
-                Header::Icmpv6(icmpv6::Repr::parse(&packet))
-            }
-            Next::Vxlan => {
-                let packet = vxlan::Packet::new_checked(rest)?;
-                self.next = Next::Ethernet;
-                Header::Vxlan(vxlan::Repr::parse(&packet))
-            }
-        };
-        let offset = self.rest.start;
-        self.rest = offset + header.len()..offset + end;
-        Ok(Some(Found {
-            header,
-            offset,
-            checksum,
-        }))
+        self.scan.offset()..self.scan.offset() + self.scan.payload().len()
     }
 }
 
@@ -290,19 +228,17 @@ impl<'a> Iterator for Walk<'a> {
     type Item = Result<Found<'a>, DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let found = self.step();
-        if found.is_err() {
-            self.next = Next::Payload;
-        }
-        found.map_err(|error| error.within(self.rest.start)).transpose()
-    }
-}
-
-const fn transport_of(number: u8) -> Next {
-    match number {
-        protocol::UDP => Next::Udp,
-        protocol::TCP => Next::Tcp,
-        _ => Next::Payload,
+        let part = match self.scan.next()? {
+            Ok(part) => part,
+            Err(error) => return Some(Err(error)),
+        };
+        let checksum = part.checksum(self.around.as_ref());
+        self.around = Some(part);
+        Some(part.header().map(|header| Found {
+            header,
+            offset: part.offset,
+            checksum,
+        }))
     }
 }
 
@@ -351,8 +287,15 @@ impl core::error::Error for EncodeError {}
 pub fn encode(headers: &[Header<'_>], payload: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let total = headers.iter().map(Header::len).sum::<usize>() + payload.len();
     let mut bytes = vec![0; total];
-    let mut start = total - payload.len();
+    let start = total - payload.len();
     bytes[start..].copy_from_slice(payload);
+    emit(headers, &mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// Writes `headers` into `bytes`, in front of the payload that is there from `start` on.
+pub(super) fn emit(headers: &[Header<'_>], bytes: &mut [u8], mut start: usize) -> Result<(), EncodeError> {
+    let total = bytes.len();
     for (index, header) in headers.iter().enumerate().rev() {
         let payload_len = total - start;
         start -= header.len();
@@ -371,6 +314,8 @@ pub fn encode(headers: &[Header<'_>], payload: &[u8]) -> Result<Vec<u8>, EncodeE
         };
         match *header {
             Header::Ethernet(repr) => repr.emit(buffer),
+            Header::Vlan(repr) => repr.emit(buffer),
+            Header::Arp(repr) => repr.emit(buffer),
             Header::Ipv4(repr) => {
                 fits(buffer.len())?;
                 ipv4::Repr { payload_len, ..repr }.emit(buffer);
@@ -392,7 +337,7 @@ pub fn encode(headers: &[Header<'_>], payload: &[u8]) -> Result<Vec<u8>, EncodeE
             Header::Vxlan(repr) => repr.emit(buffer),
         }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 #[cfg(test)]

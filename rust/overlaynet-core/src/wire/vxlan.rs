@@ -1,7 +1,8 @@
-//! VXLAN headers (RFC 7348 section 5).
+//! VXLAN headers (RFC 7348 section 5), with the group policy extension (draft-smith-vxlan-group-policy section 2.1), as Linux's
+//! `gbp` devices write it.
 use core::fmt;
 
-use super::{DecodeError, Layer, Reason, array, require};
+use super::{DecodeError, Layer, Reason, array, be16, require};
 
 /// The length of the header, in bytes.
 pub const HEADER_LEN: usize = 8;
@@ -10,6 +11,11 @@ pub const HEADER_LEN: usize = 8;
 pub const PORT: u16 = 4789;
 
 const VNI_VALID: u8 = 0x08;
+
+// In the first and the second byte (struct vxlanhdr_gbp in include/net/vxlan.h).
+const GROUP_VALID: u8 = 0x80;
+const DONT_LEARN: u8 = 0x40;
+const POLICY_APPLIED: u8 = 0x08;
 
 /// A network identifier: 24 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +80,16 @@ impl<B: AsRef<[u8]>> Packet<B> {
         Vni(u32::from_be_bytes([0, a, b, c]))
     }
 
+    /// The group policy, if the header says that it carries one.
+    pub fn group(&self) -> Option<Group> {
+        let bytes = self.buffer.as_ref();
+        (bytes[0] & GROUP_VALID != 0).then(|| Group {
+            id: be16(bytes, 2),
+            dont_learn: bytes[1] & DONT_LEARN != 0,
+            policy_applied: bytes[1] & POLICY_APPLIED != 0,
+        })
+    }
+
     /// The inner Ethernet frame.
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..]
@@ -85,17 +101,33 @@ impl<B: AsRef<[u8]>> Packet<B> {
     }
 }
 
+/// What the group policy extension adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The group that the sender belongs to.
+    pub id: u16,
+    /// Whether the receiver must not learn the inner source address from this packet.
+    pub dont_learn: bool,
+    /// Whether the policy was applied already, so that the receiver must not apply it again.
+    pub policy_applied: bool,
+}
+
 /// The header as a value; reserved bits are sent as zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repr {
     /// The network identifier.
     pub vni: Vni,
+    /// The group policy, if there is one.
+    pub group: Option<Group>,
 }
 
 impl Repr {
     /// The value of a view's header.
     pub fn parse<B: AsRef<[u8]>>(packet: &Packet<B>) -> Self {
-        Self { vni: packet.vni() }
+        Self {
+            vni: packet.vni(),
+            group: packet.group(),
+        }
     }
 
     /// How many bytes [`emit`](Self::emit) writes.
@@ -109,7 +141,14 @@ impl Repr {
     /// # Panics
     /// If `buffer` is shorter than [`buffer_len`](Self::buffer_len).
     pub fn emit(&self, buffer: &mut [u8]) {
-        buffer[..4].copy_from_slice(&[VNI_VALID, 0, 0, 0]);
+        let mut first = [VNI_VALID, 0, 0, 0];
+        if let Some(group) = self.group {
+            first[0] |= GROUP_VALID;
+            first[1] |= if group.dont_learn { DONT_LEARN } else { 0 };
+            first[1] |= if group.policy_applied { POLICY_APPLIED } else { 0 };
+            first[2..].copy_from_slice(&group.id.to_be_bytes());
+        }
+        buffer[..4].copy_from_slice(&first);
         buffer[4..8].copy_from_slice(&(self.vni.0 << 8).to_be_bytes());
     }
 }
@@ -145,6 +184,27 @@ mod tests {
         assert_eq!(
             Packet::new_checked(&BYTES[..7]).unwrap_err(),
             DecodeError::truncated(Layer::Vxlan, 8, 7)
+        );
+    }
+
+    #[test]
+    fn the_group_policy_is_there_only_if_it_says_so() {
+        let bytes = [0x88, 0x48, 0x12, 0x34, 0, 0, 1, 0];
+        let repr = Repr::parse(&Packet::new_checked(&bytes).unwrap());
+        let group = Group {
+            id: 0x1234,
+            dont_learn: true,
+            policy_applied: true,
+        };
+        assert_eq!(repr.group, Some(group));
+        let mut again = [0xff; HEADER_LEN];
+        repr.emit(&mut again);
+        assert_eq!(again, bytes);
+        assert_eq!(
+            Packet::new_checked(&[0x08, 0x48, 0x12, 0x34, 0, 0, 1, 0])
+                .unwrap()
+                .group(),
+            None
         );
     }
 

@@ -52,7 +52,8 @@ fn tunnel() -> Vec<Header<'static>> {
         ipv4(17),
         udp(8472, false),
         Header::Vxlan(vxlan::Repr {
-            vni: vxlan::Vni::new(1).unwrap()
+            vni: vxlan::Vni::new(1).unwrap(),
+            group: None,
         }),
         frame(0x86dd),
         ipv6(17, &[]),
