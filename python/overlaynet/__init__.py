@@ -9,15 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from overlaynet.packet import decode, decode_many, encode, encode_many
+    from overlaynet.packet import Tunnel, decode, decode_many, encode, encode_many
     from overlaynet.prefixes import PrefixTable
 
     __version__: str
 
-__all__ = ["PrefixTable", "__version__", "decode", "decode_many", "encode", "encode_many"]
+__all__ = ["PrefixTable", "Tunnel", "__version__", "decode", "decode_many", "encode", "encode_many"]
 
 _HOMES = {
     "PrefixTable": "overlaynet.prefixes",
+    "Tunnel": "overlaynet.packet",
     "decode": "overlaynet.packet",
     "decode_many": "overlaynet.packet",
     "encode": "overlaynet.packet",

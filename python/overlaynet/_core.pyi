@@ -1,7 +1,7 @@
 """The compiled core of overlaynet: conversions between Python values and the Rust crates.
 
 Wherever a buffer is taken, any object with the buffer protocol will do. A `bytes` object is read in place; any other is copied
-first, since it may change. Layers are known by name: ethernet, ipv4, ipv6, udp, tcp, icmp, icmpv6, vxlan.
+first, since it may change.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,6 @@ _T = TypeVar("_T")
 _D = TypeVar("_D")
 _Prefix: TypeAlias = str | IPv4Network | IPv6Network
 _Address: TypeAlias = str | bytes | IPv4Address | IPv6Address
-_Fields: TypeAlias = tuple[Any, ...]
 
 @final
 class PrefixTable(Generic[_T]):
@@ -68,44 +67,465 @@ class PrefixTable(Generic[_T]):
     def clear(self) -> None:
         """Removes every prefix."""
 
-def decode(
-    buffer: Buffer, /, first: str = "ethernet", *, tunnels: bool = True
-) -> tuple[list[tuple[str, int, int, str, _Fields]], int, int]:
-    """The headers of the packet in `buffer`, the outermost first, and where its payload lies.
+@final
+class Ethernet:
+    """An Ethernet II header. Addresses are six hexadecimal pairs joined by colons."""
 
-    A header is (layer, offset, length, checksum, fields): bytes count from the start of the buffer, length includes options, and
-    the checksum is right, wrong, absent or unknown. `first` may also be ip, which is IPv4 or IPv6. Fields:
-    ethernet (destination, source, ether_type); ipv4 (source, destination, protocol, ttl, tos, identification, dont_fragment,
-    more_fragments, fragment_offset, options); ipv6 (source, destination, next_header, hop_limit, traffic_class, flow_label,
-    extensions); udp (source_port, destination_port, has a checksum); tcp (source_port, destination_port, sequence,
-    acknowledgement, flags, window, urgent, options); icmp and icmpv6 (type, code, rest); vxlan (vni).
-    Bytes that are not the announced header raise DecodeError.
+    __match_args__ = ("destination", "source", "ether_type")
+    def __new__(cls, destination: str, source: str, ether_type: int | None = None) -> Ethernet: ...
+    @property
+    def destination(self) -> str:
+        """The station that the frame is for."""
+
+    @property
+    def source(self) -> str:
+        """The station that sent the frame."""
+
+    @property
+    def ether_type(self) -> int | None:
+        """What comes next; None: the next layer says it."""
+
+    def __replace__(self, **changes: object) -> Ethernet: ...
+
+@final
+class Vlan:
+    """A VLAN tag behind an Ethernet header or another tag (IEEE 802.1Q)."""
+
+    __match_args__ = ("vid", "priority", "drop_eligible", "ether_type")
+    def __new__(cls, vid: int, priority: int = 0, drop_eligible: bool = False, ether_type: int | None = None) -> Vlan: ...
+    @property
+    def vid(self) -> int:
+        """The VLAN identifier, at most 4095."""
+
+    @property
+    def priority(self) -> int:
+        """The priority code point, at most 7."""
+
+    @property
+    def drop_eligible(self) -> bool:
+        """Whether the frame may be dropped first when there is congestion."""
+
+    @property
+    def ether_type(self) -> int | None:
+        """What comes next; None: the next layer says it."""
+
+    def __replace__(self, **changes: object) -> Vlan: ...
+
+@final
+class Arp:
+    """An ARP message about IPv4 over Ethernet (RFC 826); other ARP is payload."""
+
+    __match_args__ = ("operation", "sender_mac", "sender", "target_mac", "target")
+    def __new__(cls, operation: int, sender_mac: str, sender: _Address, target_mac: str, target: _Address) -> Arp: ...
+    @property
+    def operation(self) -> int:
+        """1 asks who has the target's address, 2 answers."""
+
+    @property
+    def sender_mac(self) -> str:
+        """The sender's Ethernet address."""
+
+    @property
+    def sender(self) -> IPv4Address:
+        """The sender's address."""
+
+    @property
+    def target_mac(self) -> str:
+        """The target's Ethernet address; all zero in a request."""
+
+    @property
+    def target(self) -> IPv4Address:
+        """The target's address."""
+
+    def __replace__(self, **changes: object) -> Arp: ...
+
+@final
+class Ipv4:
+    """An IPv4 header (RFC 791)."""
+
+    __match_args__ = (
+        "source",
+        "destination",
+        "protocol",
+        "ttl",
+        "tos",
+        "identification",
+        "dont_fragment",
+        "more_fragments",
+        "fragment_offset",
+        "options",
+    )
+    def __new__(
+        cls,
+        source: _Address,
+        destination: _Address,
+        protocol: int | None = None,
+        ttl: int = 64,
+        tos: int = 0,
+        identification: int = 0,
+        dont_fragment: bool = False,
+        more_fragments: bool = False,
+        fragment_offset: int = 0,
+        options: bytes = ...,
+    ) -> Ipv4: ...
+    @property
+    def source(self) -> IPv4Address:
+        """Where the packet comes from."""
+
+    @property
+    def destination(self) -> IPv4Address:
+        """Where the packet goes."""
+
+    @property
+    def protocol(self) -> int | None:
+        """What comes next; None: the next layer says it."""
+
+    @property
+    def ttl(self) -> int:
+        """How many more routers the packet may pass."""
+
+    @property
+    def tos(self) -> int:
+        """The type-of-service byte: DSCP and ECN."""
+
+    @property
+    def identification(self) -> int:
+        """The number that the fragments of one packet share."""
+
+    @property
+    def dont_fragment(self) -> bool:
+        """Whether routers must not fragment the packet."""
+
+    @property
+    def more_fragments(self) -> bool:
+        """Whether more fragments of the packet follow."""
+
+    @property
+    def fragment_offset(self) -> int:
+        """Where the fragment's payload starts, in units of eight bytes; at most 8191."""
+
+    @property
+    def options(self) -> bytes:
+        """The options with their padding: a multiple of four bytes, at most 40."""
+
+    def __replace__(self, **changes: object) -> Ipv4: ...
+
+@final
+class Ipv6:
+    """An IPv6 header (RFC 8200) and the bytes of its extension headers."""
+
+    __match_args__ = ("source", "destination", "next_header", "hop_limit", "traffic_class", "flow_label", "extensions")
+    def __new__(
+        cls,
+        source: _Address,
+        destination: _Address,
+        next_header: int | None = None,
+        hop_limit: int = 64,
+        traffic_class: int = 0,
+        flow_label: int = 0,
+        extensions: bytes = ...,
+    ) -> Ipv6: ...
+    @property
+    def source(self) -> IPv6Address:
+        """Where the packet comes from."""
+
+    @property
+    def destination(self) -> IPv6Address:
+        """Where the packet goes next; its final destination unless a routing header says otherwise."""
+
+    @property
+    def next_header(self) -> int | None:
+        """What comes next, an extension header or a transport; None: the next layer says it."""
+
+    @property
+    def hop_limit(self) -> int:
+        """How many more routers the packet may pass."""
+
+    @property
+    def traffic_class(self) -> int:
+        """The traffic class: DSCP and ECN."""
+
+    @property
+    def flow_label(self) -> int:
+        """The flow label, 20 bits."""
+
+    @property
+    def extensions(self) -> bytes:
+        """The extension headers, of which `next_header` names the first."""
+
+    def __replace__(self, **changes: object) -> Ipv6: ...
+
+@final
+class Udp:
+    """A UDP header (RFC 768)."""
+
+    __match_args__ = ("source_port", "destination_port", "checksum")
+    def __new__(cls, source_port: int, destination_port: int, checksum: bool = True) -> Udp: ...
+    @property
+    def source_port(self) -> int:
+        """The sender's port."""
+
+    @property
+    def destination_port(self) -> int:
+        """The receiver's port."""
+
+    @property
+    def checksum(self) -> bool:
+        """Whether there is a checksum."""
+
+    def __replace__(self, **changes: object) -> Udp: ...
+
+@final
+class Tcp:
+    """A TCP header (RFC 9293)."""
+
+    __match_args__ = (
+        "source_port",
+        "destination_port",
+        "sequence",
+        "acknowledgement",
+        "flags",
+        "window",
+        "urgent",
+        "options",
+    )
+    def __new__(
+        cls,
+        source_port: int,
+        destination_port: int,
+        sequence: int = 0,
+        acknowledgement: int = 0,
+        flags: int = 0,
+        window: int = 0,
+        urgent: int = 0,
+        options: bytes = ...,
+    ) -> Tcp: ...
+    @property
+    def source_port(self) -> int:
+        """The sender's port."""
+
+    @property
+    def destination_port(self) -> int:
+        """The receiver's port."""
+
+    @property
+    def sequence(self) -> int:
+        """The number of the first byte of data."""
+
+    @property
+    def acknowledgement(self) -> int:
+        """The number of the byte that is expected next."""
+
+    @property
+    def flags(self) -> int:
+        """The control bits: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128."""
+
+    @property
+    def window(self) -> int:
+        """The receive window, not scaled."""
+
+    @property
+    def urgent(self) -> int:
+        """The urgent pointer."""
+
+    @property
+    def options(self) -> bytes:
+        """The options with their padding: a multiple of four bytes, at most 40."""
+
+    def __replace__(self, **changes: object) -> Tcp: ...
+
+@final
+class Icmp:
+    """An ICMP header (RFC 792)."""
+
+    __match_args__ = ("kind", "code", "rest")
+    def __new__(cls, kind: int, code: int = 0, rest: bytes = ...) -> Icmp: ...
+    @property
+    def kind(self) -> int:
+        """The type."""
+
+    @property
+    def code(self) -> int:
+        """The code."""
+
+    @property
+    def rest(self) -> bytes:
+        """The last four bytes, whose meaning depends on the type."""
+
+    def __replace__(self, **changes: object) -> Icmp: ...
+
+@final
+class Icmpv6:
+    """An ICMPv6 header (RFC 4443)."""
+
+    __match_args__ = ("kind", "code", "rest")
+    def __new__(cls, kind: int, code: int = 0, rest: bytes = ...) -> Icmpv6: ...
+    @property
+    def kind(self) -> int:
+        """The type."""
+
+    @property
+    def code(self) -> int:
+        """The code."""
+
+    @property
+    def rest(self) -> bytes:
+        """The last four bytes, whose meaning depends on the type."""
+
+    def __replace__(self, **changes: object) -> Icmpv6: ...
+
+@final
+class Vxlan:
+    """A VXLAN header (RFC 7348), with the group policy extension (draft-smith-vxlan-group-policy) if it has a group."""
+
+    __match_args__ = ("vni", "group", "dont_learn", "policy_applied")
+    def __new__(cls, vni: int, group: int | None = None, dont_learn: bool = False, policy_applied: bool = False) -> Vxlan: ...
+    @property
+    def vni(self) -> int:
+        """The network identifier, 24 bits."""
+
+    @property
+    def group(self) -> int | None:
+        """The group that the sender belongs to, 16 bits; None: no extension."""
+
+    @property
+    def dont_learn(self) -> bool:
+        """Whether the receiver must not learn the inner source address from this packet."""
+
+    @property
+    def policy_applied(self) -> bool:
+        """Whether the policy was applied already."""
+
+    def __replace__(self, **changes: object) -> Vxlan: ...
+
+_Layer: TypeAlias = Ethernet | Vlan | Arp | Ipv4 | Ipv6 | Udp | Tcp | Icmp | Icmpv6 | Vxlan
+_LayerT = TypeVar("_LayerT", Ethernet, Vlan, Arp, Ipv4, Ipv6, Udp, Tcp, Icmp, Icmpv6, Vxlan)
+_First: TypeAlias = Literal["ethernet", "vlan", "arp", "ip", "ipv4", "ipv6", "udp", "tcp", "icmp", "icmpv6", "vxlan"]
+_Checksum: TypeAlias = Literal["absent", "right", "wrong", "unknown"]
+
+@final
+class Packet:
+    """What `decode` found: the layers from the outermost inwards, and the payload.
+
+    It keeps the buffer and no values: a layer is read when it is asked for. `len(packet)` layers; `packet[i]` is the i-th.
     """
 
-def encode(headers: Iterable[tuple[str, _Fields]], payload: Buffer, /) -> bytes:
-    """The packet of `headers` around `payload`, with all lengths and checksums filled in.
+    @property
+    def layers(self) -> tuple[_Layer, ...]:
+        """All layers."""
 
-    ValueError says which field has no room for its value, or which layer for its length.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names: ethernet, vlan, arp, ipv4, ipv6, udp, tcp, icmp, icmpv6, vxlan."""
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each layer starts, in bytes from the start of the buffer."""
+
+    @property
+    def checksums(self) -> tuple[_Checksum, ...]:
+        """What is known of each layer's checksum; unknown: the addresses that it covers are not there."""
+
+    @property
+    def payload(self) -> memoryview:
+        """What the innermost layer carries; it shares the memory of the bytes that were decoded."""
+
+    @property
+    def vni(self) -> int | None:
+        """The innermost VXLAN header's network identifier, or None."""
+
+    def outermost(self, kind: type[_LayerT], /) -> _LayerT | None:
+        """The outermost layer of this kind, or None."""
+
+    def innermost(self, kind: type[_LayerT], /) -> _LayerT | None:
+        """The innermost layer of this kind, or None."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> _Layer: ...
+
+def decode(buffer: Buffer, /, first: _First = "ethernet", *, tunnels: bool = True) -> Packet:
+    """The packet in `buffer`, down to the innermost payload; DecodeError if a header is not what the one before announces.
+
+    `first` is the header with which it starts; `ip` is IPv4 or IPv6, as the version field says. With `tunnels`, what follows UDP
+    destination ports 4789 and 8472 is VXLAN, and what follows 8285 an IP packet. Fragments and the packets that ICMP errors quote
+    are payload. A wrong checksum is no error. Nothing is copied out of `bytes` and their memoryviews; any other buffer, which
+    may change, is copied once.
     """
 
-def pretty(buffer: Buffer, /, first: str = "ethernet") -> str:
+def pretty(buffer: Buffer, /, first: _First = "ethernet") -> str:
     """The packet in `buffer` as text, one line a header; a fault is the last line."""
 
-def decode_many(frames: Iterable[Buffer], /, first: str = "ethernet", *, tunnels: bool = True) -> dict[str, tuple[str, bytes]]:
-    """Columns about the packets in `frames`: name, then `struct` format and native-endian values, one a packet.
+def encode(*layers: _Layer, payload: Buffer | None = None) -> bytes:
+    """The packet of `layers`, the outermost first, around `payload`, with all lengths and checksums filled in.
 
-    Nothing raises DecodeError: the column `fault` is 0, or 1 truncated, 2 wrong version, 3 wrong length, 4 required flag not set,
-    and the other columns tell what came before. Addresses, version, protocol and ports are the innermost IP header's; a missing
-    VNI is -1.
+    ValueError says which field has no room for its value, or that a layer needs another one around it or after it.
     """
 
-def decode_array(
-    buffer: Buffer, stride: int, /, first: str = "ethernet", *, tunnels: bool = True
-) -> dict[str, tuple[str, bytes]]:
-    """The same as `decode_many`, for packets in one buffer, in slots of `stride` bytes each."""
+@overload
+def encode_many(*layers: _Layer, payloads: Iterable[Buffer], stride: None = None) -> list[bytes]: ...
+@overload
+def encode_many(*layers: _Layer, payloads: Buffer, stride: int) -> bytes: ...
+@overload
+def encode_many(*layers: _Layer, payloads: Iterable[Buffer] | Buffer, stride: int | None = None) -> list[bytes] | bytes:
+    """One packet for each of `payloads`, all with the same layers; lengths and checksums are each packet's own.
 
-def encode_many(headers: Iterable[tuple[str, _Fields]], payloads: Iterable[Buffer], /) -> list[bytes]:
-    """One packet for each of `payloads`, all with the same headers; lengths and checksums are each packet's own."""
+    With `stride`, `payloads` are slots of that many bytes in one buffer, and so are the packets: each `stride` bytes and the
+    layers' length. Errors are `encode`'s, and a stride that does not divide the buffer.
+    """
+
+@final
+class Tunnel:
+    """Layers that stay the same, written once and put around payloads. Immutable; safe for use by several threads."""
+
+    def __new__(cls, *layers: _Layer) -> Tunnel:
+        """The tunnel of `layers`, the outermost first; ValueError as for `encode`."""
+
+    @property
+    def layers(self) -> tuple[_Layer, ...]:
+        """The layers, the outermost first."""
+
+    @property
+    def overhead(self) -> int:
+        """How many bytes the layers take."""
+
+    def wrap(self, payload: Buffer, /) -> bytes:
+        """The packet of the layers around `payload`; what `encode` gives. ValueError if it is too long for a layer."""
+
+    @overload
+    def wrap_many(self, payloads: Iterable[Buffer], /, *, stride: None = None) -> list[bytes]: ...
+    @overload
+    def wrap_many(self, payloads: Buffer, /, *, stride: int) -> bytes: ...
+    @overload
+    def wrap_many(self, payloads: Iterable[Buffer] | Buffer, /, *, stride: int | None = None) -> list[bytes] | bytes:
+        """One packet for each of `payloads`; what `encode_many` gives."""
+
+@overload
+def decode_many(frames: Iterable[Buffer], /, first: _First = "ethernet", *, tunnels: bool = True) -> dict[str, memoryview]: ...
+@overload
+def decode_many(frames: Buffer, /, first: _First = "ethernet", *, stride: int, tunnels: bool = True) -> dict[str, memoryview]: ...
+@overload
+def decode_many(
+    frames: Buffer, /, first: _First = "ethernet", *, lengths: Sequence[int] | memoryview, tunnels: bool = True
+) -> dict[str, memoryview]: ...
+@overload
+def decode_many(
+    frames: Iterable[Buffer] | Buffer,
+    /,
+    first: _First = "ethernet",
+    *,
+    stride: int | None = None,
+    lengths: Sequence[int] | memoryview | None = None,
+    tunnels: bool = True,
+) -> dict[str, memoryview]:
+    """Columns about many packets, one item a packet, in numbers of this machine's byte order.
+
+    `frames` are buffers; or with `stride` one buffer of slots of that many bytes; or with `lengths` one buffer in which packets
+    of these lengths lie one behind the other. Nothing raises DecodeError: `fault` is 0, or 1 truncated, 2 wrong version, 3 wrong
+    length, 4 required flag not set, and the other columns tell what came before it: `layers`, `wrong_checksums`, `vni` (-1:
+    none), `payload_offset`, `payload_length`, and of the innermost IP header `version`, `protocol`, `source_port`,
+    `destination_port`, `source` and `destination`. Addresses take 16 bytes each, an IPv4 address the first four: item i is
+    `source[16 * i : 16 * i + 16]`. `numpy.asarray` of a column copies nothing.
+    """
 
 def netlink_pack(requests: list[tuple[int, int, _Fields]], sequence: int, /) -> bytes:
     """One buffer with a message for each of `requests`, numbered upwards from `sequence`; the last asks for an acknowledgement.

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from overlaynet import _core
-from overlaynet.packet import Ethernet, Ipv4, Udp, Vxlan, decode, decode_many, encode, encode_many
+from overlaynet.packet import Ethernet, Ipv4, Tunnel, Udp, Vxlan, decode, decode_many, encode, encode_many
 
 FRAME = encode(
     Ethernet("02:00:00:00:00:01", "02:00:00:00:00:02"),
@@ -54,11 +54,30 @@ def test_every_kind_of_buffer_gives_the_same_packet(kind: Callable[[bytes], obje
     assert columns["source_port"].tolist() == [1]
 
 
-def test_payload_shares_the_buffers_memory() -> None:
+@pytest.mark.parametrize("view", [FRAME, memoryview(FRAME), memoryview(b"xx" + FRAME + b"yy")[2:-2]])
+def test_what_cannot_change_is_read_in_place(view: bytes | memoryview) -> None:
+    packet = decode(view)
+    whole = view.obj if isinstance(view, memoryview) else view
+    assert packet.payload.obj is whole
+    assert packet.payload.tobytes() == b"payload!" + bytes(2)
+    assert packet.payload.readonly
+
+
+def test_what_may_change_is_copied_once() -> None:
     frame = bytearray(FRAME)
-    payload = decode(frame).payload
-    frame[-10:-8] = b"PA"
-    assert payload[:8].tobytes() == b"PAyload!"
+    packet = decode(frame)
+    frame[:] = bytes(len(frame))
+    assert packet.layers == decode(FRAME).layers
+    assert packet.payload == b"payload!" + bytes(2)
+
+
+def test_packets_one_behind_the_other_are_told_apart_by_their_lengths() -> None:
+    columns = decode_many(FRAME + FRAME[:20] + FRAME, lengths=array("I", [len(FRAME), 20, len(FRAME)]))
+    assert columns["fault"].tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match="lengths: 100 bytes in all: the buffer has 52"):
+        decode_many(FRAME, lengths=[50, 50])
+    with pytest.raises(ValueError, match="stride, lengths: only one of them"):
+        decode_many(FRAME, stride=1, lengths=[1])
 
 
 def test_an_array_of_frames_is_decoded_slot_by_slot() -> None:
@@ -92,7 +111,12 @@ def test_faults_are_numbers_in_a_batch() -> None:
 def test_a_batch_encodes_what_single_calls_do() -> None:
     layers = (Ipv4(IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")), Udp(1, 2))
     payloads = [bytes([n]) * n for n in range(50)]
-    assert encode_many(*layers, payloads=payloads) == [encode(*layers, payload=payload) for payload in payloads]
+    expected = [encode(*layers, payload=payload) for payload in payloads]
+    assert encode_many(*layers, payloads=payloads) == expected
+    assert Tunnel(*layers).wrap_many(payloads) == expected
+    slots = b"".join(payloads[7:8] * 3)
+    assert encode_many(*layers, payloads=slots, stride=7) == expected[7] * 3
+    assert Tunnel(*layers).wrap_many(bytearray(slots), stride=7) == expected[7] * 3
 
 
 def test_a_packet_as_text() -> None:

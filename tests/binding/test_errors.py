@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from overlaynet import _core
 from overlaynet.errors import DecodeError, OverlaynetError, PrefixError
+from overlaynet.packet import Ipv4, Ipv6, Tcp, Tunnel, Udp, Vlan, Vxlan, decode, encode
 
 
 def test_missing_bytes_are_a_decode_error_with_its_numbers() -> None:
@@ -74,36 +76,50 @@ def test_a_family_is_four_or_six() -> None:
 
 
 def test_an_unknown_first_layer_is_named() -> None:
-    with pytest.raises(ValueError, match='first "arp": want ethernet'):
-        _core.decode(b"", "arp")
+    with pytest.raises(ValueError, match='first "gre": want ethernet'):
+        _core.decode(b"", "gre")  # type: ignore[arg-type]  # the wrong name is what is tested
 
 
 @pytest.mark.parametrize(
-    ("header", "text"),
+    ("layer", "text"),
     [
-        (("vxlan", (1 << 24,)), "vni 16777216: at most 16777215"),
-        (("ipv6", (bytes(16), bytes(16), 17, 64, 0, 1 << 20, b"")), "flow_label 1048576: at most 1048575"),
-        (("ipv4", (bytes(4), bytes(4), 17, 64, 0, 0, False, False, 0x2000, b"")), "fragment_offset 8192: at most 8191"),
-        (("ipv4", (bytes(4), bytes(4), 17, 64, 0, 0, False, False, 0, b"abc")), "options: 3 bytes: want a multiple of 4"),
-        (("udp", (1, 2, True)), "udp: the checksum needs an IP header around it"),
-        (("gre", ()), 'layer "gre" is not known'),
+        (lambda: Vxlan(1 << 24), "Vxlan.vni 16777216: at most 16777215"),
+        (lambda: Vxlan(1, dont_learn=True), "Vxlan.dont_learn, Vxlan.policy_applied: only with a group"),
+        (lambda: Vlan(4096), "Vlan.vid 4096: at most 4095"),
+        (lambda: Vlan(1, 8), "Vlan.priority 8: at most 7"),
+        (lambda: Ipv6("::", "::", flow_label=1 << 20), "Ipv6.flow_label 1048576: at most 1048575"),
+        (lambda: Ipv4("0.0.0.0", "0.0.0.0", fragment_offset=0x2000), "Ipv4.fragment_offset 8192: at most 8191"),
+        (lambda: Ipv4("0.0.0.0", "0.0.0.0", options=b"abc"), "Ipv4.options: 3 bytes: want a multiple of 4"),
+        (lambda: Ipv4("0.0.0.0", "::"), "not an IPv4 address"),
+        (lambda: Tcp(1, 2, options=bytes(44)), "Tcp.options: 44 bytes: want a multiple of 4, at most 40"),
+        (lambda: encode(Udp(1, 2)), "udp: the checksum needs an IP header around it"),
+        (lambda: Tunnel(Udp(1, 2)), "udp: the checksum needs an IP header around it"),
     ],
 )
-def test_what_cannot_be_encoded_is_a_value_error(header: tuple[str, tuple[object, ...]], text: str) -> None:
+def test_what_cannot_be_encoded_is_a_value_error(layer: Callable[[], object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        _core.encode([header], b"")
+        layer()
+
+
+def test_what_is_no_layer_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="str is no layer"):
+        encode("gre")  # type: ignore[arg-type]  # the wrong type is what is tested
+    with pytest.raises(TypeError, match="int is no kind of layer"):
+        decode(bytes(14)).innermost(int)  # type: ignore[type-var]  # and here
 
 
 def test_a_number_that_does_not_fit_is_an_overflow_error() -> None:
     with pytest.raises(OverflowError):
-        _core.encode([("udp", (65536, 1, False))], b"")
+        Udp(65536, 1)
 
 
 def test_too_long_a_packet_is_a_value_error() -> None:
-    header = ("ipv4", (bytes(4), bytes(4), 17, 64, 0, 0, False, False, 0, b""))
-    assert len(_core.encode([header], bytes(65515))) == 65535
-    with pytest.raises(ValueError, match="ipv4: length 65536"):
-        _core.encode([header], bytes(65516))
+    layer = Ipv4("10.0.0.1", "10.0.0.2", 17)
+    assert len(encode(layer, payload=bytes(65515))) == 65535
+    assert len(Tunnel(layer).wrap(bytes(65515))) == 65535
+    for write in (encode, lambda layer, payload: Tunnel(layer).wrap(payload)):
+        with pytest.raises(ValueError, match="ipv4: length 65536"):
+            write(layer, payload=bytes(65516))
 
 
 def test_a_prefix_of_ipaddress_is_taken_as_it_is() -> None:

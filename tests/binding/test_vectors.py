@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from overlaynet import _core
 from overlaynet.packet import First, decode, encode
 
 VECTORS = [
@@ -19,10 +18,12 @@ VECTORS = [
 @pytest.mark.parametrize(("first", "layers", "payload", "text"), [v[1:] for v in VECTORS], ids=[v[0] for v in VECTORS])
 def test_packet_is_what_is_written_beside_it(first: str, layers: str, payload: str, text: str) -> None:
     frame = bytes.fromhex(text)
-    headers, start, end = _core.decode(frame, first)
+    packet = decode(frame, cast("First", first))
     marks = {"wrong": "!wrong", "unknown": "!unknown"}
-    assert ",".join(name + marks.get(checksum, "") for name, _, _, checksum, _ in headers) == layers
-    assert end - start == int(payload)
+    found = zip(packet.names, packet.checksums, strict=True)
+    assert ",".join(name + marks.get(checksum, "") for name, checksum in found) == layers
+    assert len(packet.payload) == int(payload)
     if "!" not in layers:
-        packet = decode(frame, cast("First", first))
-        assert encode(*packet.layers, payload=packet.payload) == frame[:end]
+        written = encode(*packet.layers, payload=packet.payload)
+        assert written == frame[: len(written)]
+        assert decode(written, cast("First", first)).layers == packet.layers

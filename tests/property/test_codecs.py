@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from ipaddress import IPv4Address, IPv6Address
 
 from hypothesis import given
 from hypothesis import strategies as st
-from overlaynet import _core
 from overlaynet.errors import DecodeError
 from overlaynet.packet import (
+    Arp,
     Ethernet,
     First,
     Icmp,
@@ -17,15 +18,18 @@ from overlaynet.packet import (
     Ipv6,
     Layer,
     Tcp,
+    Tunnel,
     Udp,
+    Vlan,
     Vxlan,
     decode,
     decode_many,
     encode,
     encode_many,
+    pretty,
 )
 
-FIRSTS: list[First] = ["ethernet", "ip", "ipv4", "ipv6", "udp", "tcp", "icmp", "icmpv6", "vxlan"]
+FIRSTS: list[First] = ["ethernet", "vlan", "arp", "ip", "ipv4", "ipv6", "udp", "tcp", "icmp", "icmpv6", "vxlan"]
 
 
 def uint(bits: int) -> st.SearchStrategy[int]:
@@ -48,11 +52,15 @@ tcp = st.builds(Tcp, uint(16), uint(16), uint(32), uint(32), uint(8), uint(16), 
 rest = st.binary(min_size=4, max_size=4)
 icmp = st.builds(Icmp, uint(8), uint(8), rest)
 icmpv6 = st.builds(Icmpv6, uint(8), uint(8), rest)
-vxlan = st.builds(Vxlan, uint(24))
+vxlan = st.builds(Vxlan, uint(24)) | st.builds(Vxlan, uint(24), uint(16), st.booleans(), st.booleans())
+vlan = st.builds(Vlan, uint(12), uint(3), st.booleans())
+arp = st.builds(Arp, uint(16), mac, ipv4_addresses, mac, ipv4_addresses)
 tunnel_udp = st.builds(Udp, uint(16), st.sampled_from([4789, 8472]), st.booleans())
 
 ip_stacks = st.tuples(ipv4, udp | tcp | icmp) | st.tuples(ipv6, udp | tcp | icmpv6)
-frames: st.SearchStrategy[tuple[Layer, ...]] = st.builds(lambda outer, inner: (outer, *inner), ethernet, ip_stacks)
+frames: st.SearchStrategy[tuple[Layer, ...]] = st.builds(
+    lambda outer, tags, inner: (outer, *tags, *inner), ethernet, st.lists(vlan, max_size=3), ip_stacks
+)
 tunnels: st.SearchStrategy[tuple[Layer, ...]] = st.builds(
     lambda frame, ip, port, tag, inner: (frame, ip, port, tag, *inner), ethernet, ipv4 | ipv6, tunnel_udp, vxlan, frames
 )
@@ -69,9 +77,41 @@ def test_what_is_encoded_decodes_to_the_same(layers: tuple[Layer, ...], payload:
     assert encode(*packet.layers, payload=packet.payload) == frame
     assert encode_many(*layers, payloads=[payload, payload]) == [frame, frame]
     for before, after in zip(layers, packet.layers, strict=True):
-        for name in before.__dataclass_fields__:
+        for name in before.__match_args__:
             said = getattr(before, name)
             assert said is None or getattr(after, name) == said
+
+
+@given(stacks, st.lists(payloads, max_size=4), payloads)
+def test_a_tunnel_wraps_as_encode_does(layers: tuple[Layer, ...], several: list[bytes], payload: bytes) -> None:
+    tunnel = Tunnel(*layers)
+    frame = encode(*layers, payload=payload)
+    assert tunnel.layers == layers
+    assert tunnel.overhead == len(frame) - len(payload)
+    assert tunnel.wrap(payload) == frame
+    assert tunnel.wrap_many(several) == [encode(*layers, payload=one) for one in several]
+    if payload:
+        assert tunnel.wrap_many(payload * 3, stride=len(payload)) == frame * 3
+    assert pickle.loads(pickle.dumps(tunnel)).wrap(payload) == frame  # noqa: S301  # our own bytes
+
+
+@given(ethernet, st.lists(vlan, max_size=2), arp)
+def test_arp_survives(outer: Ethernet, tags: list[Vlan], message: Arp) -> None:
+    packet = decode(encode(outer, *tags, message) + bytes(18))
+    assert packet.innermost(Arp) == message
+    assert len(packet) == 2 + len(tags)
+    assert not packet.payload
+
+
+@given(stacks)
+def test_layers_are_values(layers: tuple[Layer, ...]) -> None:
+    for layer in layers:
+        assert pickle.loads(pickle.dumps(layer)) == layer  # noqa: S301  # our own bytes
+        assert hash(layer.__replace__()) == hash(layer)
+        assert layer.__replace__() == layer
+        assert layer != object()
+        fields = ", ".join(f"{name}={getattr(layer, name)!r}" for name in layer.__match_args__)
+        assert repr(layer) == f"{type(layer).__name__}({fields})"
 
 
 @given(ipv4_addresses, uint(13), st.booleans(), payloads)
@@ -108,13 +148,13 @@ def test_a_batch_says_what_single_calls_say(layers: tuple[Layer, ...], payload: 
 
 @given(st.binary(max_size=300), st.sampled_from(FIRSTS), st.booleans())
 def test_no_bytes_do_harm(frame: bytes, first: First, tunnels: bool) -> None:
-    assert _core.pretty(frame, first) is not None
+    assert pretty(frame, first) is not None
     decode_many([frame], first, tunnels=tunnels)
     try:
         packet = decode(frame, first, tunnels=tunnels)
     except DecodeError as error:
         offset = error.offset
     else:
-        offset = packet.offsets[-1]
+        offset = packet.offsets[-1] if packet.offsets else 0
         assert len(packet.payload) <= len(frame)
     assert 0 <= offset <= len(frame)

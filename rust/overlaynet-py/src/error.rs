@@ -41,3 +41,8 @@ pub(crate) fn encode(error: stack::EncodeError) -> PyErr {
 pub(crate) fn dataplane(action: &str, why: &str) -> PyErr {
     python::DataplaneError::new_err((action.to_owned(), why.to_owned()))
 }
+
+/// `ValueError`.
+pub(crate) fn value(text: &str) -> PyErr {
+    PyValueError::new_err(text.to_owned())
+}

@@ -4,12 +4,14 @@
 mod batch;
 mod buffer;
 mod error;
+mod layers;
 mod netlink;
+mod packet;
 mod prefix;
 mod pump;
 mod table;
 mod traffic;
-mod wire;
+mod tunnel;
 
 use pyo3::prelude::*;
 
@@ -17,7 +19,11 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::batch::{decode_array, decode_many, encode_many};
+    use crate::batch::decode_many;
+    #[pymodule_export]
+    use crate::layers::{Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vlan, Vxlan};
+    #[pymodule_export]
+    use crate::packet::{Packet, decode, pretty};
     #[pymodule_export]
     use crate::netlink::{netlink_answers, netlink_dump, netlink_dumped, netlink_events, netlink_pack};
     #[pymodule_export]
@@ -27,5 +33,5 @@ mod _core {
     #[pymodule_export]
     use crate::traffic::{count, flood, probe, reflect};
     #[pymodule_export]
-    use crate::wire::{decode, encode, pretty};
+    use crate::tunnel::{Tunnel, encode, encode_many};
 }

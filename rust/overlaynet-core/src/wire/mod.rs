@@ -31,10 +31,14 @@ use core::fmt;
 pub mod protocol {
     /// ICMP for IPv4 (RFC 792).
     pub const ICMP: u8 = 1;
+    /// An IPv4 packet (RFC 2003).
+    pub const IPV4: u8 = 4;
     /// TCP (RFC 9293).
     pub const TCP: u8 = 6;
     /// UDP (RFC 768).
     pub const UDP: u8 = 17;
+    /// An IPv6 packet (RFC 2473).
+    pub const IPV6: u8 = 41;
     /// ICMP for IPv6 (RFC 4443).
     pub const ICMPV6: u8 = 58;
 }
