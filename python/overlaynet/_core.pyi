@@ -14,6 +14,7 @@ _T = TypeVar("_T")
 _D = TypeVar("_D")
 _Prefix: TypeAlias = str | IPv4Network | IPv6Network
 _Address: TypeAlias = str | bytes | IPv4Address | IPv6Address
+_Fields: TypeAlias = tuple[Any, ...]
 
 @final
 class PrefixTable(Generic[_T]):

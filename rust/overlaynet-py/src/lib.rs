@@ -23,9 +23,9 @@ mod _core {
     #[pymodule_export]
     use crate::layers::{Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vlan, Vxlan};
     #[pymodule_export]
-    use crate::packet::{Packet, decode, pretty};
-    #[pymodule_export]
     use crate::netlink::{netlink_answers, netlink_dump, netlink_dumped, netlink_events, netlink_pack};
+    #[pymodule_export]
+    use crate::packet::{Packet, decode, pretty};
     #[pymodule_export]
     use crate::pump::Pump;
     #[pymodule_export]
