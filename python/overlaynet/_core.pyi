@@ -557,25 +557,36 @@ def netlink_events(part: Buffer, own: Sequence[int], /) -> list[tuple[int, int, 
     """The events in `part` that no socket of `own` caused: kind, port, and fields, or for other kinds the bytes of the body."""
 
 class Pump:
-    """The packet engine of the `udp` backend: a TUN device, a UDP socket, and one thread between them.
+    """The packet engine: a TUN device, a UDP socket for each family, and one thread between them.
 
-    Made but not started, it holds its device and socket. Tables may be exchanged at any time, from any thread.
+    Made but not started, it holds its device and sockets. Tables may be exchanged at any time, from any thread.
     """
 
-    def __new__(cls, *, tun: str, bind: tuple[str, int], mtu: int, offloads: Sequence[str]) -> Self:
-        """Attach to the TUN device `tun`, which exists, and bind the UDP socket; `mtu` is the device's, in bytes.
+    def __new__(
+        cls, *, tun: str, bind: Sequence[tuple[str, int]], mtu: int, offloads: Sequence[str], spread: bool = False
+    ) -> Self:
+        """Attach to the TUN device `tun`, which exists, and bind a UDP socket for each family; `mtu` is the device's, in bytes.
+
+        With `spread` each flow leaves from one of several source ports; else all leave from the port that is bound.
 
         `offloads` are those that may be used: `tso`, `uso`, `gso`, `gro`, `batch`, `poll`. DataplaneError: the device or the
         address cannot be had, or there is no such offload.
         """
 
     def configure(
-        self, *, local: Sequence[str], addresses: Sequence[str], peers: Sequence[tuple[Sequence[str], str, int]]
+        self,
+        *,
+        local: Sequence[str],
+        addresses: Sequence[str],
+        peers: Sequence[tuple[Sequence[str], str, int, str | None]],
+        vteps: tuple[int, str, str] | None = None,
     ) -> None:
         """Exchange the tables in one step.
 
         `local` are this host's subnets, `addresses` its own in the overlay (the sources of its ICMP errors), `peers` each peer's
-        subnets, public address and port. Peers that stay keep their counters. DataplaneError: a text is no address or prefix.
+        subnets, public address, port, and its VTEP's link-layer address. `vteps` are the VNI and this host's own link-layer
+        addresses for IPv4 and IPv6 inside; without them packets are carried without VXLAN and Ethernet headers. Peers that stay
+        keep their counters. DataplaneError: a text is no address or prefix.
         """
 
     def start(self) -> None:

@@ -17,9 +17,9 @@ from overlaynet.errors import DataplaneError
 )
 def test_what_cannot_be_had_is_named(tun: str, bind: tuple[str, int], named: str) -> None:
     with pytest.raises(DataplaneError, match=named):
-        Pump(tun=tun, bind=bind, mtu=1472, offloads=[])
+        Pump(tun=tun, bind=[bind], mtu=1472, offloads=[])
 
 
 def test_unknown_offload_is_named() -> None:
     with pytest.raises(DataplaneError, match="warp"):
-        Pump(tun="lo", bind=("127.0.0.1", 0), mtu=1472, offloads=["tso", "warp"])
+        Pump(tun="lo", bind=[("127.0.0.1", 0)], mtu=1472, offloads=["tso", "warp"])

@@ -177,7 +177,7 @@ def test_udp_has_one_route_for_the_whole_network_whoever_the_peers_are() -> None
 def test_udp_engine_knows_every_peer_whatever_its_backend() -> None:
     pump = desired(network(UDP), settings(), OWN, (peer(8), peer(7, backend="udp")), UNDERLAY).pump
     assert pump is not None
-    assert (str(pump.listen), pump.port, pump.mtu) == ("192.0.2.1", 8285, 1472)
+    assert ([str(one) for one in pump.listen], pump.port, pump.mtu) == (["192.0.2.1"], 8285, 1472)
     assert [(str(one.address), str(one.subnets[0])) for one in pump.peers] == [
         ("192.0.2.7", "10.5.7.0/24"),
         ("192.0.2.8", "10.5.8.0/24"),
@@ -190,7 +190,7 @@ def test_udp_over_an_ipv6_underlay_has_a_smaller_mtu() -> None:
     state = desired(network(UDP), host, OWN, (), UNDERLAY)
     assert state.mtu == 1452
     assert state.pump is not None
-    assert state.pump.listen == six
+    assert state.pump.listen == (six,)
 
 
 def test_udp_with_ipv6_subnets_is_refused_by_name() -> None:
@@ -205,3 +205,54 @@ def test_family_without_an_underlay_address_is_refused_by_name() -> None:
 
 def test_forwarding_is_left_alone_if_asked() -> None:
     assert "forward" not in lines(network(VXLAN), enable_forwarding=False)
+
+
+def test_vxlan_in_user_space_has_one_device_and_the_engine_knows_every_vtep() -> None:
+    text = DUAL.replace(b'"TYPE"', b'"vxlan", "Mode": "user"')
+    six = IPv6Address("2001:db8::1")
+    own = Lease(Subnets(IPv4Network("10.5.1.0/24"), IPv6Network("fd00:5:0:1::/64")), LeaseAttributes(), HOST)
+    host = settings(local_ipv6=six, public_ipv6=six)
+    assert lines(network(text), dual_peer(7, "vxlan"), own=own, local_ipv6=six, public_ipv6=six) == (
+        "sysctl net/ipv4/conf/ovl-vxlan/accept_local = 1\n"
+        "sysctl net/ipv4/ip_forward = 1\n"
+        "sysctl net/ipv6/conf/all/forwarding = 1\n"
+        "link ovl-vxlan tun mtu 1430 txqueuelen 1000\n"
+        "address 10.5.1.0/32 dev ovl-vxlan\n"
+        "address fd00:5:0:1::/128 dev ovl-vxlan\n"
+        "route 10.5.0.0/16 dev ovl-vxlan\n"
+        "route fd00:5::/48 dev ovl-vxlan metric 1024\n"
+        "route unreachable 10.5.0.0/16 metric 1048576\n"
+        "route unreachable fd00:5::/48 metric 1048576\n"
+    )
+    state = desired(network(text), host, own, (dual_peer(9, "vxlan"), dual_peer(7, "vxlan")), UNDERLAY)
+    assert state.pump is not None
+    assert state.pump.listen == (IPv4Address("192.0.2.1"), six)
+    assert state.pump.vteps is not None
+    assert state.pump.vteps.v4 == vtep_mac(HOST, Vni(1), Family.IPV4)
+    assert [(str(one.subnets[0]), str(one.address), str(one.vtep), one.port) for one in state.pump.peers] == [
+        ("10.5.7.0/24", "192.0.2.7", "02:00:00:00:00:07", 8472),
+        ("10.5.9.0/24", "192.0.2.9", "02:00:00:00:00:09", 8472),
+        ("fd00:5:0:7::/64", "2001:db8::7", "02:00:00:00:00:07", 8472),
+        ("fd00:5:0:9::/64", "2001:db8::9", "02:00:00:00:00:09", 8472),
+    ]
+    # What is published does not tell who carries the frames.
+    assert attributes(network(text), host) == attributes(network(DUAL.replace(b"TYPE", b"vxlan")), host)
+
+
+def test_a_host_chooses_who_carries_its_frames() -> None:
+    by_engine = desired(network(VXLAN), settings(vxlan_mode="user"), OWN, (peer(7),), UNDERLAY)
+    assert by_engine.pump is not None
+    text = b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "Mode": "user"}}'
+    by_kernel = desired(network(text), settings(vxlan_mode="kernel"), OWN, (peer(7),), UNDERLAY)
+    assert by_kernel.pump is None
+    assert by_engine.mtu == by_kernel.mtu
+
+
+def test_vxlan_in_user_space_refuses_what_the_kernels_refuses_and_routes_to_neighbours() -> None:
+    text = b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "Mode": "user", "DirectRouting": true, "GBP": true}}'
+    state = desired(network(text), settings(), OWN, (peer(6, vni=2), peer(7), peer(8, address="198.51.100.8")), UNDERLAY)
+    assert [why for _, why in state.refused] == ["VNI is 2, this network's is 1"]
+    assert "route 10.5.7.0/24 via 192.0.2.7 dev eth0" in [describe(item) for item in state.objects]
+    assert state.pump is not None
+    assert [str(one.address) for one in state.pump.peers] == ["192.0.2.7", "198.51.100.8"]
+    assert any("Backend.GBP" in warning for warning in state.warnings)

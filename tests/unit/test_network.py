@@ -82,6 +82,14 @@ def test_keys_are_matched_without_regard_to_case_at_every_level() -> None:
     assert config.backend == VxlanOptions(vni=7, direct_routing=True)  # type: ignore[arg-type]
 
 
+def test_mode_of_vxlan_is_read_written_and_checked() -> None:
+    config = parsed(Network="10.1.0.0/16", Backend={"Type": "vxlan", "Mode": "user"})
+    assert config.backend == VxlanOptions(mode="user")
+    assert parse_network(config.text)[0] == config
+    with pytest.raises(ConfigError, match=r"Backend\.Mode.*warp.*kernel or user"):
+        parsed(Network="10.1.0.0/16", Backend={"Type": "vxlan", "Mode": "warp"})
+
+
 def test_missing_backend_is_udp_with_a_warning() -> None:
     config, warnings = parse_network(b'{"Network": "10.1.0.0/16"}')
     assert config.backend == UdpOptions()

@@ -13,7 +13,7 @@ from overlaynet.reconcile.journal import Journal
 from overlaynet.reconcile.pumping import PumpKeeper
 
 CONFIG = PumpConfig(
-    "ovl-udp", IPv4Address("192.0.2.1"), 8285, Mtu(1472), (IPv4Network("10.1.1.0/24"),), (IPv4Address("10.1.1.0"),)
+    "ovl-udp", (IPv4Address("192.0.2.1"),), 8285, Mtu(1472), (IPv4Network("10.1.1.0/24"),), (IPv4Address("10.1.1.0"),)
 )
 
 

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import assert_never
 
+from overlaynet.backend import vxlan_user
 from overlaynet.backend.host_gw import HostGwBackend
 from overlaynet.backend.plan import Backend, DesiredState, PeerPlan, Place, Refused
 from overlaynet.backend.udp import TUN_NAME, UdpBackend
 from overlaynet.backend.vxlan import VxlanBackend, link_name
+from overlaynet.backend.vxlan_user import UserVxlanBackend
 from overlaynet.model.host import HostSettings
 from overlaynet.model.kernel import KernelObject, Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes
 from overlaynet.model.network import HostGwOptions, NetworkConfig, UdpOptions, VxlanOptions
 
 
+def for_host(config: NetworkConfig, settings: HostSettings) -> NetworkConfig:
+    """The configuration with this host's own choices in it."""
+    if isinstance(config.backend, VxlanOptions) and settings.vxlan_mode is not None:
+        return replace(config, backend=replace(config.backend, mode=settings.vxlan_mode))
+    return config
+
+
 def backend_for(config: NetworkConfig, settings: HostSettings) -> Backend:
     """The backend that `config` names, on this host."""
+    config = for_host(config, settings)
     place = Place(config, settings)
     match config.backend:
+        case VxlanOptions(mode="user") as options:
+            return UserVxlanBackend(place, options)
         case VxlanOptions() as options:
             return VxlanBackend(place, options)
         case HostGwOptions():
@@ -38,6 +51,8 @@ def link_names(config: NetworkConfig) -> tuple[str, ...]:
     """The names of the links that the network's backend makes on a host."""
     match config.backend:
         case VxlanOptions() as options:
+            if options.mode == "user":
+                return (vxlan_user.TUN_NAME,)
             return tuple(link_name(options.vni, half.family) for half in config.families)
         case HostGwOptions():
             return ()

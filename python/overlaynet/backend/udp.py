@@ -7,7 +7,6 @@ kernel's part does not change with leases.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 
 from overlaynet.backend.host import host_objects, local_address, public_address
 from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
@@ -58,7 +57,7 @@ class UdpBackend:
         base_address = subnet.network_address
         objects += [LinkAddress(TUN_NAME, base_address), Route(half.network, link=TUN_NAME)]
         listen = local_address(self.place, self.outer)
-        pump = PumpConfig(TUN_NAME, listen, self.port, mtu, (subnet,), (base_address,))
+        pump = PumpConfig(TUN_NAME, (listen,), self.port, mtu, (subnet,), (base_address,))
         return Base(tuple(objects), mtu, pump)
 
     def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:  # noqa: ARG002
@@ -79,9 +78,4 @@ class UdpBackend:
             address = peer.attributes.public(self.outer)
             if address is not None and peer.subnets.v4 is not None:
                 table.append(PumpPeer((peer.subnets.v4,), address, self.port))
-        return replace(base.pump, peers=tuple(sorted(table, key=_first_subnet)))
-
-
-def _first_subnet(peer: PumpPeer) -> tuple[int, int]:
-    prefix = peer.subnets[0]
-    return (int(prefix.network_address) if isinstance(prefix, IPv4Network) else 0, prefix.prefixlen)
+        return replace(base.pump, peers=tuple(sorted(table, key=lambda peer: peer.order)))

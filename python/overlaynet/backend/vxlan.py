@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from overlaynet.backend.host import host_objects, local_address, own_subnet, public_address, route_metric
 from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
 from overlaynet.errors import ConfigError, StoreDataError
-from overlaynet.model.addresses import Family, MacAddress, Mtu, Vni
+from overlaynet.model.addresses import Address, Family, MacAddress, Mtu, Vni
 from overlaynet.model.dataplane import PumpConfig
 from overlaynet.model.kernel import FdbEntry, KernelObject, LinkAddress, Neighbour, Route, Sysctl, Underlay, VxlanLink
 from overlaynet.model.lease import HostId, Lease, LeaseAttributes
@@ -35,6 +35,14 @@ def vtep_mac(host: HostId, vni: Vni, family: Family) -> MacAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Vtep:
+    """Where frames for a peer go, and the link-layer address that they carry."""
+
+    address: Address
+    mac: MacAddress
+
+
+@dataclass(frozen=True, slots=True)
 class VxlanBackend:
     """vxlan on one host."""
 
@@ -51,7 +59,8 @@ class VxlanBackend:
         settings = self.place.settings
         return LeaseAttributes(settings.public_ipv4, settings.public_ipv6, "vxlan", data.get(Family.IPV4), data.get(Family.IPV6))
 
-    def _mtu(self, family: Family, underlay: Underlay) -> Mtu:
+    def mtu(self, family: Family, underlay: Underlay) -> Mtu:
+        """What of the underlay's MTU is left for an inner packet. ConfigError: too little."""
         outer = self.options.mtu if self.options.mtu is not None else underlay.mtu
         mtu = Mtu(outer - family.header_bytes - _INNER_BYTES)
         if mtu < family.minimum_mtu:
@@ -71,7 +80,7 @@ class VxlanBackend:
         for half in self.place.config.families:
             family = half.family
             name = link_name(self.options.vni, family)
-            mtus.append(self._mtu(family, underlay))
+            mtus.append(self.mtu(family, underlay))
             objects.append(
                 VxlanLink(
                     name=name,
@@ -93,40 +102,54 @@ class VxlanBackend:
 
     def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:  # noqa: ARG002
         """Three entries in each family, or one where the peer is a neighbour and DirectRouting is on."""
-        if peer.attributes.backend_type != "vxlan":
-            return Refused(f"backend is {peer.attributes.backend_type or 'udp'!r}, this network's is 'vxlan'")
+        if (foreign := self.foreign(peer)) is not None:
+            return foreign
         objects: list[KernelObject] = []
         ways: list[str] = []
         for half in self.place.config.families:
             family = half.family
-            subnet, public = peer.subnets.of(family), peer.attributes.public(family)
+            subnet = peer.subnets.of(family)
             if subnet is None:
                 continue
-            if public is None:
-                return Refused(f"no public IPv{family.value} address")
-            if public == public_address(self.place, family):
-                return Refused(f"public address {public} is this host's own")
-            try:
-                data = decode_vxlan_data(peer.attributes.data(family))
-            except StoreDataError as error:
-                return Refused(str(error))
-            if data.vni != self.options.vni:
-                return Refused(f"VNI is {data.vni}, this network's is {self.options.vni}")
-            if data.mac == vtep_mac(self.place.settings.host, self.options.vni, family):
-                return Refused(f"VTEP MAC {data.mac} is this host's own")
+            vtep = self.vtep(peer, family)
+            if isinstance(vtep, Refused):
+                return vtep
             metric = route_metric(family)
-            if self.options.direct_routing and underlay.reaches_directly(public):
-                objects.append(Route(subnet, link=underlay.link, gateway=public, metric=metric))
-                ways.append(f"direct via {public}")
+            if self.options.direct_routing and underlay.reaches_directly(vtep.address):
+                objects.append(Route(subnet, link=underlay.link, gateway=vtep.address, metric=metric))
+                ways.append(f"direct via {vtep.address}")
                 continue
             name, base = link_name(self.options.vni, family), subnet.network_address
             objects += [
-                Neighbour(name, base, data.mac),
-                FdbEntry(name, data.mac, public),
+                Neighbour(name, base, vtep.mac),
+                FdbEntry(name, vtep.mac, vtep.address),
                 Route(subnet, link=name, gateway=base, onlink=True, metric=metric),
             ]
-            ways.append(f"vxlan {public}")
+            ways.append(f"vxlan {vtep.address}")
         return PeerPlan(tuple(objects), ", ".join(ways))
+
+    def foreign(self, peer: Lease) -> Refused | None:
+        """Why the peer is of no vxlan network at all, or None."""
+        if peer.attributes.backend_type == "vxlan":
+            return None
+        return Refused(f"backend is {peer.attributes.backend_type or 'udp'!r}, this network's is 'vxlan'")
+
+    def vtep(self, peer: Lease, family: Family) -> Vtep | Refused:
+        """The peer's VTEP for `family`, or why it cannot be one of this network."""
+        public = peer.attributes.public(family)
+        if public is None:
+            return Refused(f"no public IPv{family.value} address")
+        if public == public_address(self.place, family):
+            return Refused(f"public address {public} is this host's own")
+        try:
+            data = decode_vxlan_data(peer.attributes.data(family))
+        except StoreDataError as error:
+            return Refused(str(error))
+        if data.vni != self.options.vni:
+            return Refused(f"VNI is {data.vni}, this network's is {self.options.vni}")
+        if data.mac == vtep_mac(self.place.settings.host, self.options.vni, family):
+            return Refused(f"VTEP MAC {data.mac} is this host's own")
+        return Vtep(public, data.mac)
 
     def pump(self, base: Base, peers: tuple[Lease, ...]) -> PumpConfig | None:  # noqa: ARG002
         """None: the kernel carries the packets."""

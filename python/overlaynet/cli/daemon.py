@@ -43,6 +43,12 @@ _BOOLEANS = ("release-on-exit", "ip-forward")
     metavar="LIST",
     help="What the packet engine may do in bulk, or none.",
 )
+@flag(
+    "vxlan-mode",
+    default=None,
+    type=click.Choice(["kernel", "user"]),
+    help="VXLAN by the kernel or the engine, whatever the network says.",
+)
 @flag("log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="Form of the log on stderr.")
 @flag(
     "log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]), help="Least level."
@@ -98,6 +104,7 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
         release_on_exit=flags["release_on_exit"],
         ip_forward=flags["ip_forward"],
         offloads=parse_offloads(flags["offload"]),
+        vxlan_mode=flags["vxlan_mode"],
         log_format=flags["log_format"],
         log_level="debug" if verbosity else flags["log_level"],
     )

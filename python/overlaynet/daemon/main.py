@@ -122,6 +122,7 @@ def _host_settings(settings: Settings, host: HostId, underlay: ChosenUnderlay, s
         renew_margin_s=settings.renew_margin_s,
         previous=_previous(settings.subnet_file),
         enable_forwarding=settings.ip_forward,
+        vxlan_mode=settings.vxlan_mode,
         store=store,
     )
 

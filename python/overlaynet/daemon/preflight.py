@@ -10,7 +10,7 @@ import errno
 import re
 from pathlib import Path
 
-from overlaynet.backend import attributes
+from overlaynet.backend import attributes, for_host
 from overlaynet.errors import ConfigError, KernelPermissionError
 from overlaynet.kernel.obstacles import check_obstacles
 from overlaynet.model.addresses import Family
@@ -43,7 +43,7 @@ async def check_network(text: bytes | None, settings: HostSettings) -> None:
         raise ConfigError(f"network configuration in {settings.store}: {error.field}", error.value, error.why) from None
     listen = settings.local_ipv4 or settings.local_ipv6
     if listen is not None:
-        await check_obstacles(config, listen)
+        await check_obstacles(for_host(config, settings), listen)
 
 
 def _check_apart(config: NetworkConfig, settings: HostSettings) -> None:

@@ -55,6 +55,7 @@ class Settings:
     release_on_exit: bool = False
     ip_forward: bool = True
     offloads: tuple[str, ...] = OFFLOADS
+    vxlan_mode: Literal["kernel", "user"] | None = None
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -35,7 +35,9 @@ class UdpEngine:
         if self._pump is None:
             from overlaynet._core import Pump
 
-            pump = Pump(tun=config.link, bind=(str(config.listen), config.port), mtu=config.mtu, offloads=self._offloads)
+            bind = [(str(address), config.port) for address in config.listen]
+            spread = config.vteps is not None
+            pump = Pump(tun=config.link, bind=bind, mtu=config.mtu, offloads=self._offloads, spread=spread)
             _configure(pump, config)
             pump.start()
             self._pump = pump
@@ -63,12 +65,23 @@ class UdpEngine:
             before is not None
             and self.failure is None
             and (before.link, before.listen, before.port, before.mtu) == (config.link, config.listen, config.port, config.mtu)
+            and (before.vteps is None) == (config.vteps is None)
         )
 
 
 def _configure(pump: Pump, config: PumpConfig) -> None:
+    vteps = config.vteps
     pump.configure(
         local=[str(prefix) for prefix in config.local],
         addresses=[str(address) for address in config.addresses],
-        peers=[([str(prefix) for prefix in peer.subnets], str(peer.address), peer.port) for peer in config.peers],
+        peers=[
+            (
+                [str(prefix) for prefix in peer.subnets],
+                str(peer.address),
+                peer.port,
+                None if peer.vtep is None else str(peer.vtep),
+            )
+            for peer in config.peers
+        ],
+        vteps=None if vteps is None else (vteps.vni, str(vteps.v4), str(vteps.v6)),
     )

@@ -84,7 +84,7 @@ def link_object(view: LinkView, names: Mapping[LinkIndex, str]) -> Link | None:
 
     What we would never ask for (no local address, no link below) shows as an unspecified address or an empty name.
     """
-    if view.name == "ovl-udp":
+    if view.name in ("ovl-udp", "ovl-vxlan"):
         if view.kind != "tun" or view.data.find("IFLA_TUN_TYPE", _TUN_TYPE_TUN) != _TUN_TYPE_TUN:
             return None
         return TunLink(view.name, view.mtu, view.queue_length, view.up)

@@ -59,10 +59,13 @@ async def check_obstacles(config: NetworkConfig, listen: Address, namespace: str
             case VxlanOptions() as options:
                 devices = [device for view in views if (device := _vxlan(view)) is not None]
                 for half in config.families:
-                    _check_vni(options, half.family, devices)
+                    if options.mode == "kernel":
+                        _check_vni(options, half.family, devices)
                     if not any((device.port, device.family) == (options.port, half.family) for device in devices):
                         unspecified = "0.0.0.0" if half.family is Family.IPV4 else "::"  # noqa: S104  # as the device will
                         await thread.call(lambda: _check_port(half.family, unspecified, options.port))  # noqa: B023  # awaited here
+                if options.mode == "user":
+                    await thread.call(_check_tun)
             case UdpOptions() as options:
                 await thread.call(_check_tun)
                 await thread.call(lambda: _check_port(Family.of(listen), str(listen), options.port))

@@ -52,6 +52,7 @@ class Way:
 PATHS = {
     "host-gw": Way("host-gw"),
     "vxlan": Way("vxlan"),
+    "vxlan-user": Way("vxlan", ("--vxlan-mode", "user")),
     "udp": Way("udp"),
     "udp-plain": Way("udp", ("--offload", "none")),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import Literal
 
 from overlaynet.model.lease import HostId, Subnets
 
@@ -15,6 +16,7 @@ class HostSettings:
     `underlay` names the link that carries encapsulated packets; `local_ipv4` and `local_ipv6` are its own addresses, the outer
     sources; `public_ipv4` and `public_ipv6` are published to peers and differ from them behind address translation. `previous`
     is the subnet of an earlier run (subnet.env). `renew_margin_s` None means: the smaller of an hour and two thirds of the TTL.
+    `vxlan_mode` overrides the network's.
     `store` is the store's URL without secrets.
     """
 
@@ -29,4 +31,5 @@ class HostSettings:
     previous: Subnets | None = None
     enable_forwarding: bool = True
     ip_masquerade: bool = False
+    vxlan_mode: Literal["kernel", "user"] | None = None
     store: str = ""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -54,7 +54,10 @@ class FamilyConfig:
 
 @dataclass(frozen=True, slots=True)
 class VxlanOptions:
-    """VXLAN by the kernel's device. `mtu` is the underlay's, in bytes; None: that of the underlay's link."""
+    """VXLAN by the kernel's device, or in mode `user` by the packet engine.
+
+    `mtu` is the underlay's, in bytes; None: that of the underlay's link.
+    """
 
     type: ClassVar[str] = "vxlan"
     vni: Vni = DEFAULT_VNI
@@ -63,6 +66,7 @@ class VxlanOptions:
     gbp: bool = False
     learning: bool = False
     direct_routing: bool = False
+    mode: Literal["kernel", "user"] = "kernel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ def _backend_fields(options: BackendOptions) -> dict[str, object]:
             if options.mtu is not None:
                 fields["MTU"] = options.mtu
             fields |= {"GBP": options.gbp, "Learning": options.learning, "DirectRouting": options.direct_routing}
+            if options.mode != "kernel":
+                fields["Mode"] = options.mode
             return fields
         case HostGwOptions():
             return {"Type": "host-gw"}
@@ -151,7 +157,7 @@ _NETWORK_KEYS = (
     "Backend",
 )
 _BACKEND_KEYS: Mapping[str, tuple[str, ...]] = {
-    "vxlan": ("Type", "VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"),
+    "vxlan": ("Type", "VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting", "Mode"),
     "host-gw": ("Type",),
     "udp": ("Type", "Port"),
 }
@@ -328,6 +334,9 @@ def _backend(fields: _Fields, warnings: list[str]) -> BackendOptions:
             mtu = options.number("MTU", 0, _LARGEST_MTU)
             if mtu is not None and mtu != 0 and mtu < 576:
                 raise ConfigError("Backend.MTU", mtu, "must be at least 576")
+            mode = options.text("Mode", "kernel or user") or "kernel"
+            if mode not in ("kernel", "user"):
+                raise ConfigError("Backend.Mode", mode, "must be kernel or user")
             return VxlanOptions(
                 vni=Vni(1 if vni is None else vni),
                 port=options.number("Port", 0, 65_535) or DEFAULT_VXLAN_PORT,
@@ -335,6 +344,7 @@ def _backend(fields: _Fields, warnings: list[str]) -> BackendOptions:
                 gbp=options.flag("GBP", default=False),
                 learning=options.flag("Learning", default=False),
                 direct_routing=options.flag("DirectRouting", default=False),
+                mode="user" if mode == "user" else "kernel",
             )
         case "host-gw":
             return HostGwOptions()

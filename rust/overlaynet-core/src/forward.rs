@@ -10,9 +10,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::encapsulation::{Encapsulation, Family, Header};
 use crate::prefix::{Ipv4Prefix, Ipv6Prefix};
 use crate::stats::DropReason;
 use crate::table::PrefixTable;
+use crate::wire::ethernet::MacAddress;
 use crate::wire::{icmp, icmpv6, ipv4, ipv6};
 
 /// The longest IPv4 packet that carries an ICMP error, in bytes (RFC 1812 section 4.3.2.3).
@@ -65,7 +67,9 @@ pub struct Tables {
     local_v6: PrefixTable<Ipv6Prefix, ()>,
     routes_v4: PrefixTable<Ipv4Prefix, PeerIndex>,
     routes_v6: PrefixTable<Ipv6Prefix, PeerIndex>,
+    encapsulation: Encapsulation,
     peers: Vec<SocketAddr>,
+    headers: Vec<Header>,
     by_address: BTreeMap<IpAddr, PeerIndex>,
 }
 
@@ -95,6 +99,34 @@ impl Tables {
         }
     }
 
+    /// Says how inner packets lie in datagrams; before any peer is added.
+    pub fn set_encapsulation(&mut self, encapsulation: Encapsulation) {
+        self.encapsulation = encapsulation;
+    }
+
+    /// How inner packets lie in datagrams.
+    #[must_use]
+    pub fn encapsulation(&self) -> &Encapsulation {
+        &self.encapsulation
+    }
+
+    /// Adds the VTEP of a peer, with its subnets of one family; otherwise as [`add_peer`](Self::add_peer).
+    pub fn add_vtep(&mut self, endpoint: SocketAddr, mac: MacAddress, subnets: &[IpPrefix]) -> PeerIndex {
+        let index = self.add_peer(endpoint, subnets);
+        let family = match subnets.first() {
+            Some(IpPrefix::V6(_)) => Family::V6,
+            _ => Family::V4,
+        };
+        self.headers[index.get()] = self.encapsulation.header(family, mac);
+        index
+    }
+
+    /// The bytes before each inner packet for the peer at `index`.
+    #[must_use]
+    pub fn header(&self, index: usize) -> &[u8] {
+        self.headers.get(index).map_or(&[], Header::as_bytes)
+    }
+
     /// Adds a peer with its subnets. A second peer with the same address shares the first one's index, and its port is ignored.
     pub fn add_peer(&mut self, endpoint: SocketAddr, subnets: &[IpPrefix]) -> PeerIndex {
         let next = PeerIndex(u32::try_from(self.peers.len()).unwrap_or(u32::MAX));
@@ -104,6 +136,7 @@ impl Tables {
             .or_insert(next);
         if index == next {
             self.peers.push(endpoint);
+            self.headers.push(Header::default());
         }
         for subnet in subnets {
             match *subnet {

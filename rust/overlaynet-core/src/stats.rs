@@ -23,6 +23,10 @@ pub enum DropReason {
     ForeignSource,
     /// The inner destination is not in this host's subnets.
     ForeignDestination,
+    /// The VXLAN frame is of another network.
+    ForeignNetwork,
+    /// The VXLAN frame is not for this host's VTEP, or holds no IP packet.
+    ForeignFrame,
     /// The system did not take the datagram.
     SendFailed,
     /// The TUN device did not take the packet.
@@ -31,7 +35,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, each at the index of its counter.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::BadChecksum,
         Self::NoPeer,
@@ -40,6 +44,8 @@ impl DropReason {
         Self::UnknownPeer,
         Self::ForeignSource,
         Self::ForeignDestination,
+        Self::ForeignNetwork,
+        Self::ForeignFrame,
         Self::SendFailed,
         Self::DeliverFailed,
     ];
@@ -56,6 +62,8 @@ impl DropReason {
             Self::UnknownPeer => "unknown_peer",
             Self::ForeignSource => "foreign_source",
             Self::ForeignDestination => "foreign_destination",
+            Self::ForeignNetwork => "foreign_network",
+            Self::ForeignFrame => "foreign_frame",
             Self::SendFailed => "send_failed",
             Self::DeliverFailed => "deliver_failed",
         }

@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use overlaynet_core::encapsulation::{Encapsulation, flow};
 use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, Outgoing};
 use overlaynet_core::offload::{Gso, MAX_HEADERS_BYTES, Run, Split, VnetHeader, complete_checksum};
 use overlaynet_core::stats::DropReason;
@@ -28,6 +29,17 @@ const OUTGOING_BYTES: usize = 4 * (64 << 10);
 /// kernel takes as many as in one send (`virtio_net_hdr_to_skb` in include/linux/virtio_net.h).
 const JOINED: usize = 1000;
 
+/// How many source ports flows are spread over, where the encapsulation wants that.
+pub const LANES: usize = 8;
+
+/// A packet on its way out. The order is that in which packets leave: those that may share a send stand together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Leaving {
+    peer: usize,
+    lane: usize,
+    at: usize,
+}
+
 /// Both ports and the buffers between them.
 pub struct Engine<T, U> {
     pub(crate) tun: T,
@@ -35,7 +47,7 @@ pub struct Engine<T, U> {
     pub(crate) shared: Arc<Shared>,
     from_tun: Batch,
     from_udp: Batch,
-    order: Box<[(usize, usize)]>,
+    order: Box<[Leaving]>,
     sending: Sending,
     reply: Box<[u8]>,
 }
@@ -54,7 +66,7 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             shared,
             from_tun: Batch::new(outgoing, OUTGOING_BYTES),
             from_udp: batch,
-            order: vec![(0, 0); OUTGOING].into_boxed_slice(),
+            order: vec![Leaving::default(); OUTGOING].into_boxed_slice(),
             sending: Sending::default(),
             reply: vec![0; ICMPV6_ERROR_BYTES].into_boxed_slice(),
         }
@@ -77,8 +89,8 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
         let picture = self.shared.picture();
         let mut count = 0;
         for at in 0..self.from_tun.len() {
-            if let Some(peer) = self.decide(&picture, at)? {
-                self.order[count] = (peer, at);
+            if let Some(leaving) = self.decide(&picture, at)? {
+                self.order[count] = leaving;
                 count += 1;
             }
         }
@@ -91,14 +103,14 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             shared: &self.shared,
             picture: &picture,
         };
-        for &(peer, at) in &*order {
+        for &Leaving { peer, lane, at } in &*order {
             let Some(&endpoint) = picture.tables.endpoints().get(peer) else {
                 continue;
             };
             let slot = self.from_tun.slot(at);
             let packet = slot.start..slot.start + slot.len;
             out.encapsulate(
-                Destination { peer, endpoint },
+                Destination { peer, endpoint, lane },
                 slot.vnet.unwrap_or_default(),
                 packet,
             )?;
@@ -107,8 +119,8 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
         Ok(true)
     }
 
-    /// The peer to which the packet at `at` goes, or None: it was dropped, and answered where that is due.
-    fn decide(&mut self, picture: &Picture, at: usize) -> io::Result<Option<usize>> {
+    /// Where the packet at `at` goes, or None: it was dropped, and answered where that is due.
+    fn decide(&mut self, picture: &Picture, at: usize) -> io::Result<Option<Leaving>> {
         let slot = self.from_tun.slot(at);
         let packet = &mut self.from_tun.bytes_mut()[slot.start..slot.start + slot.len];
         let longest = match slot.vnet {
@@ -123,7 +135,16 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             None => Outgoing::Drop(DropReason::Malformed),
         };
         match verdict {
-            Outgoing::Encapsulate(peer) => return Ok(Some(peer.get())),
+            Outgoing::Encapsulate(peer) => {
+                let lane = match picture.tables.encapsulation() {
+                    Encapsulation::Plain => 0,
+                    Encapsulation::Vxlan(_) => flow(packet) as usize % LANES,
+                };
+                let header = picture.tables.header(peer.get());
+                self.from_tun.bytes_mut()[slot.start - header.len()..slot.start].copy_from_slice(header);
+                let peer = peer.get();
+                return Ok(Some(Leaving { peer, lane, at }));
+            }
             Outgoing::Reply(len, reason) => {
                 self.shared.drop_packets(None, reason, 1);
                 self.answer(len)?;
@@ -151,6 +172,7 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             packets: 1,
             segment: len,
             endpoint: None,
+            lane: 0,
             vnet: VnetHeader::default(),
             peer: 0,
             inner: len,
@@ -191,8 +213,13 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             let mut start = slot.start;
             loop {
                 let datagram = start..(start + step).min(end);
-                match picture.tables.incoming(peer, &batch.bytes()[datagram.clone()]) {
-                    Ok(len) => joining.deliver(peer.get(), start..start + len)?,
+                let bytes = &batch.bytes()[datagram.clone()];
+                let arrived = picture.tables.encapsulation().strip(bytes).and_then(|skip| {
+                    let len = picture.tables.incoming(peer, &bytes[skip..])?;
+                    Ok(start + skip..start + skip + len)
+                });
+                match arrived {
+                    Ok(packet) => joining.deliver(peer.get(), packet)?,
                     Err(reason) => self.shared.drop_packets(picture.peers.get(peer.get()), reason, 1),
                 }
                 start = datagram.end;
@@ -242,14 +269,17 @@ impl<P: PacketPort> Way<'_, P> {
         } else {
             1
         };
+        let outside = self.picture.tables.header(to.peer);
         if vnet.gso == Gso::None {
             self.make_room(1, 0)?;
+            // The encapsulation stands right before the packet since its way was decided.
             let piece = Piece {
                 place: Place::Batch,
-                start: packet.start,
-                len: packet.len(),
+                start: packet.start - outside.len(),
+                len: outside.len() + packet.len(),
             };
-            self.sending.outbox.add_datagram(to, most, piece.len, &[piece]);
+            let outbox = &mut self.sending.outbox;
+            outbox.add_datagram(to, most, packet.len(), &[piece]);
             return Ok(());
         }
         // It was whole when its way was decided.
@@ -258,15 +288,18 @@ impl<P: PacketPort> Way<'_, P> {
             return Ok(());
         };
         for index in 0..split.len() {
-            self.make_room(2, split.header_len())?;
-            let (header, bytes) = self.sending.outbox.header(split.header_len());
-            let part = split.emit(index, bytes);
+            let header_len = outside.len() + split.header_len();
+            self.make_room(2, header_len)?;
+            let (header, bytes) = self.sending.outbox.header(header_len);
+            let (before, header_bytes) = bytes.split_at_mut(outside.len());
+            before.copy_from_slice(outside);
+            let part = split.emit(index, header_bytes);
             let payload = Piece {
                 place: Place::Batch,
                 start: packet.start + part.start,
                 len: part.len(),
             };
-            let inner = header.len + payload.len;
+            let inner = split.header_len() + payload.len;
             self.sending
                 .outbox
                 .add_datagram(to, most, inner, &[header, payload]);

@@ -30,6 +30,8 @@ pub struct Destination {
     pub peer: usize,
     /// Its address and port.
     pub endpoint: SocketAddr,
+    /// What the source port depends on.
+    pub lane: usize,
 }
 
 /// Messages in the order in which they are to leave.
@@ -105,6 +107,7 @@ impl Outbox {
         self.pieces.extend_from_slice(pieces);
         if let Some(last) = self.messages.last_mut() {
             let is_open = last.peer == to.peer
+                && last.lane == to.lane
                 && last.packets < most
                 && last.len == last.packets * last.segment
                 && len <= last.segment
@@ -123,6 +126,7 @@ impl Outbox {
             packets: 1,
             segment: len,
             endpoint: Some(to.endpoint),
+            lane: to.lane,
             vnet: VnetHeader::default(),
             peer: to.peer,
             inner,
@@ -139,6 +143,7 @@ impl Outbox {
             packets: 1,
             segment: piece.len,
             endpoint: None,
+            lane: 0,
             vnet: VnetHeader::default(),
             peer,
             inner: piece.len,

@@ -159,6 +159,8 @@ pub struct Message {
     pub segment: usize,
     /// Where the datagrams go; None towards a TUN.
     pub endpoint: Option<SocketAddr>,
+    /// A number that is equal for all packets of a flow: what the datagrams' source port depends on.
+    pub lane: usize,
     /// What the TUN is told.
     pub vnet: VnetHeader,
     /// Whose packets they are: an index of the tables.

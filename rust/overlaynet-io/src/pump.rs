@@ -125,10 +125,15 @@ fn run(engine: &mut Engine<Tun, Udp>, wake: &OwnedFd) -> io::Result<()> {
 
 /// Waits until there is something on a port, or to stop.
 fn sleep(engine: &Engine<Tun, Udp>, wake: &OwnedFd) -> io::Result<()> {
+    let wait = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
+    let mut sockets = engine.udp.listening();
+    let (tun, wake) = (engine.tun.as_fd(), wake.as_fd());
+    // Where there is no second socket, the wake-up is waited for twice.
     let mut waited = [
-        PollFd::from_borrowed_fd(engine.tun.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(engine.udp.as_fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN),
+        wait(tun),
+        wait(wake),
+        wait(sockets.next().unwrap_or(wake)),
+        wait(sockets.next().unwrap_or(wake)),
     ];
     match poll(&mut waited, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

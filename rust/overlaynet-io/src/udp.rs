@@ -24,9 +24,68 @@ const STRIDE: usize = HEADROOM_BYTES + PACKET_BYTES + 192;
 /// Room for the control messages of one datagram, in words of eight bytes.
 const CONTROL_WORDS: usize = 8;
 
-/// A bound socket with room for the message headers of one batch.
+/// The sockets of one family: the one that listens, and those that only send, if flows are spread over several source ports.
+struct Sockets {
+    listening: UdpSocket,
+    lanes: Vec<UdpSocket>,
+}
+
+impl Sockets {
+    fn bind(address: SocketAddr, lanes: usize, offloads: &Offloads) -> io::Result<Self> {
+        let listening = bind(address)?;
+        // Zero segments nothing, but only a kernel that has the option takes it.
+        for (offload, option, value) in [
+            (Offload::Gso, libc::UDP_SEGMENT, 0),
+            (Offload::Gro, libc::UDP_GRO, 1),
+        ] {
+            if offloads.has(offload)
+                && let Err(error) = set_option(&listening, libc::SOL_UDP, option, value)
+            {
+                offloads.miss(offload, error.raw_os_error().unwrap_or(libc::ENOPROTOOPT));
+            }
+        }
+        let mut sockets = Self {
+            listening,
+            lanes: Vec::with_capacity(lanes),
+        };
+        for _ in 0..lanes {
+            let socket = bind(SocketAddr::new(address.ip(), 0))?;
+            // Nobody has reason to send to it: the kernel's least is enough for who does.
+            let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 0);
+            sockets.lanes.push(socket);
+        }
+        Ok(sockets)
+    }
+
+    fn sender(&self, lane: usize) -> &UdpSocket {
+        match self.lanes.len() {
+            0 => &self.listening,
+            count => &self.lanes[lane % count],
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    for (forced, usual) in [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+    ] {
+        // Without CAP_NET_ADMIN the usual option gives what the system's limit allows; a small buffer is no failure.
+        if set_option(&socket, libc::SOL_SOCKET, forced, SOCKET_BUFFER_BYTES).is_err() {
+            let _ = set_option(&socket, libc::SOL_SOCKET, usual, SOCKET_BUFFER_BYTES);
+        }
+    }
+    Ok(socket)
+}
+
+/// Bound sockets, of IPv4, IPv6 or both, with room for the message headers of one batch.
 pub struct Udp {
-    socket: UdpSocket,
+    v4: Option<Sockets>,
+    v6: Option<Sockets>,
+    /// Which of two sockets is read first, in turn.
+    v6_first: bool,
     offloads: Arc<Offloads>,
     headers: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
@@ -39,43 +98,48 @@ pub struct Udp {
 unsafe impl Send for Udp {}
 
 impl Udp {
-    /// A socket bound to `address`, with as much of what `offloads` wants as the kernel has.
+    /// Sockets that listen at `addresses`, at most one of each family, with as much of what `offloads` wants as the kernel has. Of
+    /// `lanes` source ports each flow has one; with none all datagrams leave from the port that listens.
     ///
     /// # Errors
-    /// The address is not this host's, or the port is taken.
-    pub fn bind(address: SocketAddr, offloads: &Arc<Offloads>) -> io::Result<Self> {
-        let socket = UdpSocket::bind(address)?;
-        socket.set_nonblocking(true)?;
-        for (forced, usual) in [
-            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-        ] {
-            // Without CAP_NET_ADMIN the usual option gives what the system's limit allows; a small buffer is no failure.
-            if set_option(&socket, libc::SOL_SOCKET, forced, SOCKET_BUFFER_BYTES).is_err() {
-                let _ = set_option(&socket, libc::SOL_SOCKET, usual, SOCKET_BUFFER_BYTES);
+    /// An address is not this host's, a port is taken, or there are two addresses of one family.
+    pub fn bind(addresses: &[SocketAddr], lanes: usize, offloads: &Arc<Offloads>) -> io::Result<Self> {
+        let (mut v4, mut v6) = (None, None);
+        for address in addresses {
+            let place = if address.is_ipv4() { &mut v4 } else { &mut v6 };
+            if place.is_some() {
+                return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
             }
-        }
-        // Zero segments nothing, but only a kernel that has the option takes it.
-        for (offload, option, value) in [
-            (Offload::Gso, libc::UDP_SEGMENT, 0),
-            (Offload::Gro, libc::UDP_GRO, 1),
-        ] {
-            if offloads.has(offload)
-                && let Err(error) = set_option(&socket, libc::SOL_UDP, option, value)
-            {
-                offloads.miss(offload, error.raw_os_error().unwrap_or(libc::ENOPROTOOPT));
-            }
+            let sockets = Sockets::bind(*address, lanes, offloads);
+            *place =
+                Some(sockets.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?);
         }
         // SAFETY: these C structs are plain data for which all zeros is a value.
         let (header, vector, name) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
         Ok(Self {
-            socket,
+            v4,
+            v6,
+            v6_first: false,
             offloads: Arc::clone(offloads),
             headers: vec![header; MESSAGES].into_boxed_slice(),
             vectors: vec![vector; PIECES].into_boxed_slice(),
             names: vec![name; MESSAGES].into_boxed_slice(),
             controls: vec![[0; CONTROL_WORDS]; MESSAGES].into_boxed_slice(),
         })
+    }
+
+    /// The sockets to wait for.
+    pub fn listening(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.v4, &self.v6]
+            .into_iter()
+            .flatten()
+            .map(|sockets| sockets.listening.as_fd())
+    }
+
+    /// The socket from which datagrams of `lane` to `endpoint` leave.
+    fn sender(&self, endpoint: Option<SocketAddr>, lane: usize) -> Option<libc::c_int> {
+        let sockets = if endpoint?.is_ipv4() { &self.v4 } else { &self.v6 };
+        Some(sockets.as_ref()?.sender(lane).as_raw_fd())
     }
 
     /// A batch in which everything that one call receives has its place.
@@ -189,14 +253,9 @@ fn set_option(
     Ok(())
 }
 
-impl AsFd for Udp {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl PacketPort for Udp {
-    fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
+impl Udp {
+    /// Receives what a socket has into the places of the batch from its length on.
+    fn receive_from(&mut self, socket: libc::c_int, batch: &mut Batch) -> io::Result<()> {
         let name_len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         let control_len = size_of::<[u64; CONTROL_WORDS]>();
         let most = if self.offloads.has(Offload::Batch) {
@@ -204,9 +263,9 @@ impl PacketPort for Udp {
         } else {
             1
         };
-        let places = batch.bytes_mut().chunks_exact_mut(STRIDE).take(most);
+        let first = batch.len();
         let mut count = 0;
-        for place in places {
+        for place in batch.bytes_mut().chunks_exact_mut(STRIDE).skip(first).take(most) {
             let room = &mut place[HEADROOM_BYTES..HEADROOM_BYTES + PACKET_BYTES];
             self.vectors[count] = libc::iovec {
                 iov_base: room.as_mut_ptr().cast(),
@@ -219,7 +278,7 @@ impl PacketPort for Udp {
         // across the call.
         let received = unsafe {
             libc::recvmmsg(
-                self.socket.as_raw_fd(),
+                socket,
                 self.headers.as_mut_ptr(),
                 count as libc::c_uint,
                 libc::MSG_DONTWAIT,
@@ -236,7 +295,7 @@ impl PacketPort for Udp {
         };
         for at in 0..received {
             batch.put(Slot {
-                start: at * STRIDE + HEADROOM_BYTES,
+                start: (first + at) * STRIDE + HEADROOM_BYTES,
                 len: self.headers[at].msg_len as usize,
                 segment: read_segment(&self.headers[at].msg_hdr),
                 sender: address_of(&self.names[at]),
@@ -245,12 +304,37 @@ impl PacketPort for Udp {
         }
         Ok(())
     }
+}
+
+impl PacketPort for Udp {
+    fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
+        let descriptor = |sockets: &Sockets| sockets.listening.as_raw_fd();
+        let (v4, v6) = (self.v4.as_ref().map(descriptor), self.v6.as_ref().map(descriptor));
+        // In turn, so that a flood on one does not silence the other.
+        self.v6_first = !self.v6_first;
+        let sockets = if self.v6_first { [v6, v4] } else { [v4, v6] };
+        for socket in sockets.into_iter().flatten() {
+            if batch.len() < batch.capacity() {
+                self.receive_from(socket, batch)?;
+            }
+        }
+        Ok(())
+    }
 
     fn send(&mut self, buffers: Buffers<'_>, messages: &[Message]) -> io::Result<Sent> {
         let mut sent = 0;
         while sent < messages.len() {
+            let Message { endpoint, lane, .. } = messages[sent];
+            let Some(socket) = self.sender(endpoint, lane) else {
+                return Ok(Sent {
+                    messages: sent,
+                    refused: Some(libc::EAFNOSUPPORT),
+                });
+            };
+            let is_together =
+                |message: &&Message| message.lane == lane && is_same_family(message.endpoint, endpoint);
             let most = if self.offloads.has(Offload::Batch) {
-                messages.len() - sent
+                messages[sent..].iter().take_while(is_together).count()
             } else {
                 1
             };
@@ -259,7 +343,7 @@ impl PacketPort for Udp {
             // all live across the call.
             let result = unsafe {
                 libc::sendmmsg(
-                    self.socket.as_raw_fd(),
+                    socket,
                     self.headers.as_mut_ptr(),
                     count as libc::c_uint,
                     libc::MSG_DONTWAIT,
@@ -287,6 +371,10 @@ impl PacketPort for Udp {
             refused: None,
         })
     }
+}
+
+fn is_same_family(one: Option<SocketAddr>, other: Option<SocketAddr>) -> bool {
+    one.map(|address| address.is_ipv4()) == other.map(|address| address.is_ipv4())
 }
 
 /// The address in a name that the kernel wrote, IPv4 in its own form.

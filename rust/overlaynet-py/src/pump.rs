@@ -2,8 +2,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use overlaynet_core::encapsulation::{Encapsulation, Vtep};
 use overlaynet_core::forward::{IpPrefix, Tables};
 use overlaynet_core::stats::{Drops, Traffic};
+use overlaynet_core::wire::ethernet::MacAddress;
+use overlaynet_core::wire::vxlan::Vni;
+use overlaynet_io::engine::LANES;
 use overlaynet_io::offload::{Offload, Offloads};
 use overlaynet_io::pump;
 use overlaynet_io::tun::Tun;
@@ -13,8 +17,11 @@ use pyo3::types::PyDict;
 
 use crate::error;
 
-/// A peer as Python gives it: its subnets, its public address, its port.
-type Peer = (Vec<String>, String, u16);
+/// A peer as Python gives it: its subnets, its public address, its port, and its VTEP's link-layer address.
+type Peer = (Vec<String>, String, u16, Option<String>);
+
+/// This host's VTEPs as Python gives them: the VNI, and the link-layer addresses for IPv4 and IPv6 inside.
+type Vteps = (u32, String, String);
 
 #[pyclass(frozen, module = "overlaynet._core")]
 pub(crate) struct Pump {
@@ -31,15 +38,20 @@ impl Pump {
 #[pymethods]
 impl Pump {
     #[new]
-    #[pyo3(signature = (*, tun, bind, mtu, offloads))]
+    #[pyo3(signature = (*, tun, bind, mtu, offloads, spread=false))]
     fn new(
         py: Python<'_>,
         tun: &str,
-        bind: (String, u16),
+        bind: Vec<(String, u16)>,
         mtu: usize,
         offloads: Vec<String>,
+        spread: bool,
     ) -> PyResult<Self> {
-        let address = SocketAddr::new(address(&bind.0)?, bind.1);
+        let addresses = bind
+            .iter()
+            .map(|(host, port)| Ok(SocketAddr::new(address(host)?, *port)))
+            .collect::<PyResult<Vec<_>>>()?;
+        let lanes = if spread { LANES } else { 0 };
         let wanted = offloads.iter().map(|name| {
             Offload::of_name(name)
                 .ok_or_else(|| error::dataplane("open", &format!("{name:?}: there is no such offload")))
@@ -49,8 +61,8 @@ impl Pump {
             .detach(|| Tun::open(tun, &offloads))
             .map_err(|why| error::dataplane("open", &format!("TUN device {tun}: {why}")))?;
         let socket = py
-            .detach(|| Udp::bind(address, &offloads))
-            .map_err(|why| error::dataplane("bind", &format!("UDP {address}: {why}")))?;
+            .detach(|| Udp::bind(&addresses, lanes, &offloads))
+            .map_err(|why| error::dataplane("bind", &format!("UDP {why}")))?;
         let pump = pump::Pump::new(device, socket, offloads)
             .map_err(|why| error::dataplane("open", &format!("eventfd: {why}")))?;
         Ok(Self {
@@ -59,16 +71,17 @@ impl Pump {
         })
     }
 
-    #[pyo3(signature = (*, local, addresses, peers))]
+    #[pyo3(signature = (*, local, addresses, peers, vteps=None))]
     fn configure(
         &self,
         py: Python<'_>,
         local: Vec<String>,
         addresses: Vec<String>,
         peers: Vec<Peer>,
+        vteps: Option<Vteps>,
     ) -> PyResult<()> {
         py.detach(|| {
-            let tables = tables(self.mtu, &local, &addresses, &peers)?;
+            let tables = tables(self.mtu, &local, &addresses, &peers, vteps.as_ref())?;
             // Under the lock: of two exchanges at once, the later one must see the peers of the earlier.
             self.locked().shared().exchange(tables);
             Ok(())
@@ -120,20 +133,37 @@ impl Pump {
     }
 }
 
-fn tables(mtu: usize, local: &[String], addresses: &[String], peers: &[Peer]) -> PyResult<Tables> {
+fn tables(
+    mtu: usize,
+    local: &[String],
+    addresses: &[String],
+    peers: &[Peer],
+    vteps: Option<&Vteps>,
+) -> PyResult<Tables> {
     let mut tables = Tables::new(mtu);
+    if let Some((vni, v4, v6)) = vteps {
+        tables.set_encapsulation(Encapsulation::Vxlan(Vtep {
+            vni: Vni::new(*vni).ok_or_else(|| error::dataplane("configure", &format!("{vni}: not a VNI")))?,
+            v4: mac(v4)?,
+            v6: mac(v6)?,
+        }));
+    }
     for text in local {
         tables.add_local(ip_prefix(text)?);
     }
     for text in addresses {
         tables.set_address(address(text)?);
     }
-    for (subnets, host, port) in peers {
+    for (subnets, host, port, vtep) in peers {
         let subnets = subnets
             .iter()
             .map(|text| ip_prefix(text))
             .collect::<PyResult<Vec<_>>>()?;
-        tables.add_peer(SocketAddr::new(address(host)?, *port), &subnets);
+        let endpoint = SocketAddr::new(address(host)?, *port);
+        match vtep {
+            Some(vtep) => tables.add_vtep(endpoint, mac(vtep)?, &subnets),
+            None => tables.add_peer(endpoint, &subnets),
+        };
     }
     Ok(tables)
 }
@@ -141,6 +171,11 @@ fn tables(mtu: usize, local: &[String], addresses: &[String], peers: &[Peer]) ->
 fn address(text: &str) -> PyResult<IpAddr> {
     text.parse()
         .map_err(|_| error::dataplane("configure", &format!("{text:?}: not an IP address")))
+}
+
+fn mac(text: &str) -> PyResult<MacAddress> {
+    text.parse()
+        .map_err(|_| error::dataplane("configure", &format!("{text:?}: not a link-layer address")))
 }
 
 fn ip_prefix(text: &str) -> PyResult<IpPrefix> {
