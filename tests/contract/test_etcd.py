@@ -160,3 +160,25 @@ async def test_hosts_that_start_together_end_with_subnets_of_their_own(store: Et
 
     assert len({grant.lease.subnets for grant in grants}) == 30
     assert len((await store.load()).leases) == 30
+
+
+async def test_claim_rests_on_what_was_known_when_it_was_made_not_on_what_the_watch_brings_meanwhile(
+    store: EtcdStore, etcd: EtcdServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await claimed(store)
+    seen = await store.load()
+    other = EtcdStore(store._settings)
+    etcd.ctl("del", f"{prefix}/subnets/{SUBNET}")
+    await other.claim(B, SUBNET, LeaseAttributes(IPv4Address("192.0.2.2")), ttl_s=60, seen=await other.load())
+    grant = store._grant
+
+    async def grant_while_the_watch_catches_up(ttl_s: float) -> int:
+        await other.load()
+        store._view.leases, store._view.owners = other._view.leases, other._view.owners
+        return await grant(ttl_s)
+
+    monkeypatch.setattr(store, "_grant", grant_while_the_watch_catches_up)
+    with pytest.raises(ConflictError):
+        await store.claim(A, SUBNET, ATTRIBUTES, ttl_s=90, seen=seen)
+    assert [lease.owner for lease in (await other.load()).leases] == [B]
+    await other.aclose()

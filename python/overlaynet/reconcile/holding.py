@@ -43,6 +43,8 @@ class LeaseHolder:
     _failures: int = 0
     _not_before: float = 0.0
     _check: bool = False
+    _doubted_at: float | None = None
+    _told_end: bool = False
     _given_up: bool = False
 
     @property
@@ -52,10 +54,14 @@ class LeaseHolder:
 
     @property
     def ends_at(self) -> float | None:
-        """When this host stops believing in its lease; None: it holds none, or one without end."""
+        """When this host stops believing in its lease; None: it holds none, or one without end.
+
+        At the latest when the grant's time is over, less a margin; at once when the store shows that the lease is gone.
+        """
         if self.grant is None or math.isinf(self.grant.ttl_s):
-            return None
-        return self._sent_at + self.grant.ttl_s - min(_CLOCK_MARGIN_S, self.grant.ttl_s / 10)
+            return self._doubted_at
+        end = self._sent_at + self.grant.ttl_s - min(_CLOCK_MARGIN_S, self.grant.ttl_s / 10)
+        return end if self._doubted_at is None else min(end, self._doubted_at)
 
     def expired(self, now: float) -> bool:
         """Whether a lease is held by name only."""
@@ -73,7 +79,12 @@ class LeaseHolder:
         return self._sent_at + max(0.0, min(ttl / 3, ttl - margin))
 
     def deadline(self, attributes: LeaseAttributes | None) -> float | None:
-        """When `step` has something to do; `attributes` are those that should be published."""
+        """When `look_at_clock` or `step` has something to do; `attributes` are those that should be published."""
+        moments = (self._ask_at(attributes), None if self._told_end else self.ends_at)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _ask_at(self, attributes: LeaseAttributes | None) -> float | None:
+        """When the next request is due."""
         if self._request is not None or self._given_up or attributes is None:
             return None
         if self.grant is None or self._check or self.grant.lease.attributes != attributes:
@@ -81,15 +92,22 @@ class LeaseHolder:
         renew_at = self._renew_at
         return None if renew_at is None else max(renew_at, self._not_before)
 
+    def look_at_clock(self, now: float) -> None:
+        """Notice that the lease has ended. To be called before anything else is done at `now`: there may have been a pause."""
+        if self._told_end or not self.expired(now):
+            return
+        self._told_end = True
+        if self._doubted_at is None:
+            text = "the lease has expired by this host's clock: forwarding goes on, renewing"
+        else:
+            text = "the store no longer shows this host's lease: forwarding goes on, asking for it"
+        self.journal.trouble("lease-expired", "lease", text)
+
     def step(self, config: NetworkConfig, attributes: LeaseAttributes, seen: Snapshot, now: float) -> None:
         """Send the request that is due, if any."""
-        due = self.deadline(attributes)
+        due = self._ask_at(attributes)
         if due is None or now < due:
             return
-        if self.expired(now):
-            self.journal.trouble(
-                "lease-expired", "lease", "the lease has expired by this host's clock: forwarding goes on, renewing"
-            )
         if self.grant is None:
             self._claim(config, attributes, seen, now)
         elif self._check or now >= (self._renew_at or math.inf):
@@ -117,7 +135,7 @@ class LeaseHolder:
         """The request was answered with `grant`."""
         request, self._request = self._request, None
         self._failures, self._attempt, self._not_before, self.error = 0, 0, 0.0, None
-        self._sent_at = sent_at
+        self._sent_at, self._doubted_at, self._told_end = sent_at, None, False
         before, self.grant, self.own = self.own, grant, grant.lease
         self.journal.over("lease", "lease", "the lease is in order again")
         self.journal.over("lease-expired", "lease", "the lease is held again")
@@ -141,6 +159,7 @@ class LeaseHolder:
         if isinstance(error, LeaseLostError):
             self.journal.trouble("lease", "lease", f"{error}; claiming again", level="error")
             self.grant, self._not_before, self._attempt, self._check = None, now, 0, False
+            self._doubted_at, self._told_end = None, False
             return
         self.error = error
         self.journal.trouble("lease", "lease", f"lease not renewed: {error}; trying again")
@@ -161,12 +180,12 @@ class LeaseHolder:
         self._failures += 1
         self._not_before = now + self.backoff.delay_s(self._failures)
 
-    def look_at(self, stored: Lease | None) -> None:
-        """Compare with what the store shows at this host's subnets; a doubt is settled by a renewal."""
+    def look_at(self, stored: Lease | None, now: float) -> None:
+        """Compare with what the store shows at this host's subnets; a doubt ends belief until a renewal has settled it."""
         if self.grant is None:
             return
         if stored is None or (stored.owner is not None and stored.owner != self.settings.host):
-            self._check = True
+            self._check, self._doubted_at = True, now if self._doubted_at is None else self._doubted_at
         elif stored.attributes != self.grant.lease.attributes:
             self.grant = replace(self.grant, lease=self.grant.lease.with_attributes(stored.attributes))
 

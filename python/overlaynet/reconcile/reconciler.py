@@ -93,11 +93,11 @@ class Reconciler:
                 self._restore(kept)
             case SnapshotLoaded(snapshot):
                 self.store.loaded_snapshot(snapshot, now)
-                self._look_at_own()
+                self._look_at_own(now)
             case StoreChanged(changes):
                 touched = self.store.changed(changes, now)
                 if any(self.lease.holds(subnets) for subnets in touched):
-                    self._look_at_own()
+                    self._look_at_own(now)
             case StoreFailed(error):
                 self.store.failed(error, now)
                 if isinstance(error, StoreDataError) and not self.store.known:
@@ -160,6 +160,7 @@ class Reconciler:
             return
         if not self._started:
             return
+        self.lease.look_at_clock(now)
         self.store.step(now)
         self._check_config()
         config = self.store.config
@@ -172,7 +173,7 @@ class Reconciler:
             self._stopped = True
             self.journal.act(Stop(self.kernel.fatal))
             return
-        self._announce(config)
+        self._announce(config, now)
         if now >= self._keep_at:
             self._keep(now)
 
@@ -218,9 +219,9 @@ class Reconciler:
             self.journal.say("error", "network-invalid", f"network configuration cannot be used on this host: {error}; waiting")
             self.store.reject_config()
 
-    def _look_at_own(self) -> None:
+    def _look_at_own(self, now: float) -> None:
         if self.lease.own is not None and self.store.loaded:
-            self.lease.look_at(self.store.lease_on(self.lease.own.subnets))
+            self.lease.look_at(self.store.lease_on(self.lease.own.subnets), now)
 
     def _renew_picture(self, config: NetworkConfig | None) -> None:
         """Compute the desired state anew if anything that it is made of has changed and the kernel is free to take it."""
@@ -282,11 +283,11 @@ class Reconciler:
         self.pump.want(config, has_link=all(self.kernel.holds(key) for key in link_keys))
         self.pump.step(now)
 
-    def _announce(self, config: NetworkConfig | None) -> None:
+    def _announce(self, config: NetworkConfig | None, now: float) -> None:
         """Publish subnet.env and readiness once both can be vouched for."""
         if config is None or self.state is None or self.lease.grant is None or not self.kernel.settled or self.kernel.busy:
             return
-        if self.state.pump is not None and not self.pump.attempted:
+        if self.lease.expired(now) or (self.state.pump is not None and not self.pump.attempted):
             return
         env = self._subnet_env(config, self.lease.grant.lease.subnets, self.state)
         if env != self._published:

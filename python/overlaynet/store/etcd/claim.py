@@ -10,50 +10,64 @@ key alone: nothing overlaps it while it is there.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from overlaynet.errors import ConflictError
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import encode_attributes
 from overlaynet.model.snapshot import Snapshot
-from overlaynet.store.claims import check_free
+from overlaynet.store.claims import check_free, may_take
 from overlaynet.store.etcd import rpc_pb2 as rpc
-from overlaynet.store.etcd.keys import Owner, View
+from overlaynet.store.etcd.keys import LeaseRecord, Owner, View
 from overlaynet.store.etcd.transactions import changed_at, delete, put, read, read_changed, unchanged_since
 
 
 class Claim:
-    """A claim of `subnets` by `owner`. ConflictError, AddressInUseError: another's lease in `seen` forbids it."""
+    """A claim of `subnets` by `owner`. ConflictError, AddressInUseError: another's lease in `seen` forbids it.
+
+    `own` is the lease on the subnets that is this host's already, if it is.
+    """
 
     def __init__(
-        self, view: View, owner: Owner, subnets: Subnets, attributes: LeaseAttributes, lease_id: int, seen: Snapshot
+        self,
+        view: View,
+        owner: Owner,
+        subnets: Subnets,
+        attributes: LeaseAttributes,
+        seen: Snapshot,
+        takes_over: Lease | None,
     ) -> None:
+        # All that is taken from the view is taken here, at one moment: the watch goes on changing it while the claim waits.
         self._owner = owner
         self._subnets = subnets
         self._attributes = attributes
-        self._lease_id = lease_id
         self._since = seen.revision
         self._key, self._owner_key = view.layout.lease(subnets), view.layout.owner(subnets)
-        self._there = view.leases.get(subnets)
-        there = view.lease(subnets)
-        self._is_own = there is not None and there.owner == owner.host
+        self._there, there = view.leases.get(subnets), view.lease(subnets)
         held = view.owners.get(subnets)
+        self.own: LeaseRecord | None = None
+        if self._there is None or there is None:
+            check_free(owner.host, subnets, attributes, seen.leases)
+        elif not may_take(there, owner.host, takes_over):
+            raise ConflictError(f"subnet {subnets}", f"is leased by {there.owner or 'a host without identity'}")
+        elif there.owner == owner.host:
+            self.own = replace(self._there, lease=there)
         self._rests_on = [
             changed_at(self._key, self._there.mod_revision if self._there is not None else 0),
             changed_at(self._owner_key, held.mod_revision if held is not None else 0),
         ]
         self._earlier = {one: record for one, record in view.leases.items() if one != subnets and self._is_ours(view, one)}
         self._news = View(view.layout)
-        if self._there is None:
-            check_free(owner.host, subnets, attributes, seen.leases)
 
-    def request(self) -> rpc.TxnRequest:
+    def request(self, lease_id: int) -> rpc.TxnRequest:
         """The transaction on what is known now."""
         layout = self._news.layout
         compares = list(self._rests_on)
-        if not self._is_own:
+        if self.own is None:
             compares.append(unchanged_since(layout.subnets, self._since))
         puts = [
-            put(self._key, encode_attributes(self._attributes), 0 if self._is_reserved else self._lease_id),
-            put(self._owner_key, self._owner.text, self._lease_id),
+            put(self._key, encode_attributes(self._attributes), 0 if self._is_reserved else lease_id),
+            put(self._owner_key, self._owner.text, lease_id),
         ]
         for subnets, record in self._earlier.items():
             compares.append(changed_at(layout.lease(subnets), record.mod_revision))
@@ -68,18 +82,18 @@ class Claim:
         ]
         return rpc.TxnRequest(compare=compares, success=puts, failure=reads)
 
-    def is_granted(self, answer: rpc.TxnResponse) -> bool:
+    def is_granted(self, answer: rpc.TxnResponse, lease_id: int) -> bool:
         """Whether the lease is held: by this transaction, or by an earlier sending of it whose answer was lost."""
         if answer.succeeded:
             return True
         owners = answer.responses[1].response_range.kvs
-        return len(owners) == 1 and owners[0].lease == self._lease_id
+        return len(owners) == 1 and owners[0].lease == lease_id
 
     def learn(self, answer: rpc.TxnResponse) -> None:
         """Take in the else branch. ConflictError, AddressInUseError: what has changed forbids the claim."""
         now, owners = (response.response_range.kvs for response in answer.responses[:2])
         known = self._there.mod_revision if self._there is not None else 0
-        if self._is_own or (now[0].mod_revision if now else 0) != known:
+        if self.own is not None or (now[0].mod_revision if now else 0) != known:
             raise ConflictError(f"subnet {self._subnets}", "has changed since it was read")
         if self._there is None:
             # An owner key whose lease key is gone: nobody's, until its own lease ends.

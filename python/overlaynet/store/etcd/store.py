@@ -18,12 +18,12 @@ from overlaynet.errors import ConflictError, HistoryGoneError, LeaseLostError, S
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import encode_attributes
 from overlaynet.model.snapshot import Changes, Snapshot, StoreTraits
-from overlaynet.store.claims import check_free, may_take
+from overlaynet.store.claims import check_free
 from overlaynet.store.etcd import client as etcd
 from overlaynet.store.etcd import rpc_pb2 as rpc
 from overlaynet.store.etcd.claim import Claim
 from overlaynet.store.etcd.feed import Feed
-from overlaynet.store.etcd.keys import Layout, Owner, View, range_end
+from overlaynet.store.etcd.keys import Layout, LeaseRecord, Owner, View, range_end
 from overlaynet.store.etcd.settings import EtcdSettings
 from overlaynet.store.etcd.transactions import changed_at, delete, has_lease, has_value, is_there, put, unchanged_since
 
@@ -79,21 +79,16 @@ class EtcdStore:
         takes_over: Lease | None = None,
     ) -> Grant:
         """See `Store.claim`."""
-        view = self._view
-        there, lease_there = view.leases.get(subnets), view.lease(subnets)
-        owner = Owner(host, tuple(features))
-        if there is not None and lease_there is not None:
-            if not may_take(lease_there, host, takes_over):
-                raise ConflictError(f"subnet {subnets}", f"is leased by {lease_there.owner or 'a host without identity'}")
-            kept = await self._keep(lease_there, there.lease_id, owner, attributes, ttl_s)
+        claim = Claim(self._view, Owner(host, tuple(features)), subnets, attributes, seen, takes_over)
+        if claim.own is not None:
+            kept = await self._keep(claim.own, attributes, features, ttl_s)
             if kept is not None:
                 return kept
         lease_id = await self._grant(ttl_s)
-        claim = Claim(view, owner, subnets, attributes, lease_id, seen)
         try:
             for attempt in range(_CLAIM_TRIES):
-                answer = await self._client.call(etcd.TXN, claim.request())
-                if claim.is_granted(answer):
+                answer = await self._client.call(etcd.TXN, claim.request(lease_id))
+                if claim.is_granted(answer, lease_id):
                     return Grant(claim.lease(answer), ttl_s, lease_id)
                 claim.learn(answer)
                 if attempt % 2:
@@ -200,10 +195,10 @@ class EtcdStore:
             view.take_all(response.response_range.kvs)
         return view
 
-    async def _keep(self, lease: Lease, lease_id: int, owner: Owner, attributes: LeaseAttributes, ttl_s: float) -> Grant | None:
+    async def _keep(self, own: LeaseRecord, attributes: LeaseAttributes, features: Sequence[str], ttl_s: float) -> Grant | None:
         """This host's own lease, kept alive as it is, or None where something about it must be written."""
-        unchanged = lease.attributes == attributes and (lease.owner, lease.features) == (owner.host, owner.features)
-        if not unchanged or lease_id == 0:
+        lease, lease_id = own.lease, own.lease_id
+        if lease.attributes != attributes or lease.features != tuple(features) or lease_id == 0:
             return None
         left = await self._client.call(etcd.TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=lease_id))
         if left.TTL <= 0 or left.grantedTTL != ceil(ttl_s):

@@ -1,0 +1,257 @@
+"""What an independent observer of etcd and the claimants' own logs show, and the judgement of both.
+
+The observer is etcdctl's own watch of everything under the prefix. The properties that `judge` holds them against:
+
+(a) at every revision no two leases overlap in either family;
+(b) nobody overwrites, renews or deletes a lease that is not its own;
+(c) the intervals in which different owners believe in overlapping subnets never overlap, save after an administrator's deletion,
+    where the belief ends at most a second after the former holder's watch has delivered it;
+(d) after any pause the first act is to look at the deadline: nothing is asked of the store, published or written before.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from overlaynet.model.lease import Subnets
+from overlaynet.model.lease_text import decode_attributes, parse_lease_key
+
+from tests.contract.namespaces import Namespace
+
+FAREWELL_S = 1.0
+"""How long after its watch delivered a deletion a holder may go on believing."""
+
+
+def boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(slots=True)
+class Interval:
+    """A time in which a host believes that subnets are its own."""
+
+    host: str
+    subnets: Subnets
+    handle: int
+    start: float
+    end: float
+
+
+@dataclass(slots=True)
+class Seen:
+    """One lease as the observer sees it."""
+
+    handle: int
+    host: str
+    value: bytes
+
+
+class Observer:
+    """etcdctl's watch from the first revision on; each answer with the moment at which it was read."""
+
+    def __init__(self, space: Namespace, endpoint: str, prefix: str) -> None:
+        self._process = subprocess.Popen(
+            space.command("etcdctl", "--endpoints", endpoint, "watch", "--prefix", "--rev", "1", "-w", "json", f"{prefix}/"),
+            stdout=subprocess.PIPE,
+            env={"ETCDCTL_API": "3", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+        self._start = f"{prefix}/"
+        self.answers: list[tuple[float, dict[str, Any]]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.answers.append((boot_time(), json.loads(line)))
+
+    def close(self) -> None:
+        """End the watch."""
+        self._process.kill()
+        self._process.wait()
+        self._thread.join(10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def history(self) -> list[tuple[int, float, list[tuple[str, bool, int, bytes]]]]:
+        """Each revision with the moment of its arrival and its events: key under the prefix, whether put, etcd lease, value."""
+        found: dict[int, tuple[float, list[tuple[str, bool, int, bytes]]]] = {}
+        for at, answer in list(self.answers):
+            assert not answer.get("Canceled"), answer
+            for event in answer.get("Events", ()):
+                pair = event["kv"]
+                key = base64.b64decode(pair["key"]).decode().removeprefix(self._start)
+                value = base64.b64decode(pair.get("value", ""))
+                _, events = found.setdefault(int(pair["mod_revision"]), (at, []))
+                events.append((key, not event.get("type"), int(pair.get("lease", 0)), value))
+        return [(revision, *found[revision]) for revision in sorted(found)]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """A claimant's lines; the last may be cut by a kill, and was not said then."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def intervals(host: str, lines: list[dict[str, Any]]) -> list[Interval]:
+    """The times of belief in a log. A belief lasts until the log says otherwise, or by itself until its end."""
+    found: list[Interval] = []
+    now: Interval | None = None
+    for line in lines:
+        if line["kind"] not in {"believes", "starts"}:
+            continue
+        if now is not None:
+            same = line.get("handle") == now.handle and line.get("key") == str(now.subnets)
+            now.end = line["until"] if same and line["t"] <= now.end else min(now.end, line["t"])
+            if same and line["t"] <= now.end:
+                continue
+        now = None
+        if line["kind"] == "believes" and line["key"]:
+            now = Interval(host, parse_lease_key(line["key"]), line["handle"], line["t"], line["until"])
+            if now.end > now.start:
+                found.append(now)
+            else:
+                now = None
+    return found
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What is wrong, and how much there was to look at."""
+
+    faults: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    leases: dict[Subnets, Seen] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return "\n".join([f"{len(self.faults)} faults", *self.faults[:20], str(dict(self.counts))])
+
+
+def judge(observer: Observer, logs: dict[str, list[dict[str, Any]]], deleted_by_hand: set[int]) -> Verdict:
+    """Hold everything that was seen and said against (a) to (d). `logs` are by host, `deleted_by_hand` etcd lease ids."""
+    verdict = Verdict()
+    beliefs = {host: intervals(host, lines) for host, lines in logs.items()}
+    by_handle: dict[int, list[Interval]] = {}
+    for found in beliefs.values():
+        for interval in found:
+            by_handle.setdefault(interval.handle, []).append(interval)
+    _judge_history(verdict, observer, by_handle, deleted_by_hand)
+    _judge_beliefs(verdict, [one for found in beliefs.values() for one in found], deleted_by_hand)
+    for host, lines in logs.items():
+        _judge_acts(verdict, host, lines)
+    return verdict
+
+
+def _judge_history(verdict: Verdict, observer: Observer, by_handle: dict[int, list[Interval]], deleted_by_hand: set[int]) -> None:
+    leases = verdict.leases
+    owners: dict[str, tuple[int, str]] = {}
+    for revision, at, events in observer.history():
+        before = dict(leases)
+        touched: list[Subnets] = []
+        for key, is_put, handle, value in events:
+            if key.startswith("overlaynet/owner/"):
+                name = key.removeprefix("overlaynet/owner/")
+                if is_put:
+                    owners[name] = handle, json.loads(value)["host"]
+                else:
+                    owners.pop(name, None)
+        for key, is_put, handle, value in events:
+            if not key.startswith("subnets/"):
+                continue
+            name = key.removeprefix("subnets/")
+            subnets = parse_lease_key(name)
+            touched.append(subnets)
+            if not is_put:
+                verdict.counts["deletions"] += 1
+                gone = leases.pop(subnets)
+                moved = any(key.startswith("subnets/") and is_put for key, is_put, _, _ in events)
+                if gone.handle in deleted_by_hand or moved:
+                    continue
+                for belief in by_handle.get(gone.handle, ()):
+                    if belief.subnets == subnets and belief.start < at < belief.end:
+                        verdict.faults.append(
+                            f"(b) {name} of {gone.host} deleted at {at} while it was believed in until {belief.end}"
+                        )
+                continue
+            verdict.counts["writes"] += 1
+            decode_attributes(value)
+            owner = owners.get(name)
+            if owner is None or owner[0] != handle:
+                verdict.faults.append(f"(b) revision {revision}: {name} was written without its owner")
+                continue
+            leases[subnets] = Seen(handle, owner[1], value)
+            previous = before.get(subnets)
+            if previous is not None and previous.host != owner[1]:
+                verdict.faults.append(f"(b) revision {revision}: {name} of {previous.host} was overwritten by {owner[1]}")
+        for subnets in touched:
+            for other, seen in leases.items():
+                if subnets in leases and other != subnets and other.overlaps(subnets):
+                    verdict.faults.append(
+                        f"(a) revision {revision}: {subnets} of {leases[subnets].host} and {other} of {seen.host}"
+                    )
+        held = Counter(seen.host for seen in leases.values())
+        for host, count in held.items():
+            if count > 1:
+                verdict.faults.append(f"revision {revision}: {host} has {count} leases")
+        verdict.counts["revisions"] += 1
+
+
+def _judge_beliefs(verdict: Verdict, beliefs: list[Interval], deleted_by_hand: set[int]) -> None:
+    verdict.counts["beliefs"] = len(beliefs)
+    beliefs.sort(key=lambda one: one.start)
+    open_ones: list[Interval] = []
+    for one in beliefs:
+        open_ones = [other for other in open_ones if other.end > one.start]
+        for other in open_ones:
+            if other.host != one.host and other.subnets.overlaps(one.subnets) and other.handle not in deleted_by_hand:
+                verdict.faults.append(f"(c) {one} overlaps {other}")
+        open_ones.append(one)
+    holders: dict[Subnets, set[str]] = {}
+    for one in beliefs:
+        holders.setdefault(one.subnets, set()).add(one.host)
+    verdict.counts["subnets that changed hands"] = sum(len(hosts) > 1 for hosts in holders.values())
+
+
+def _judge_acts(verdict: Verdict, host: str, lines: list[dict[str, Any]]) -> None:
+    own: set[int] = set()
+    until = float("inf")
+    key = ""
+    noticed = False
+    gone_at: float | None = None
+    for line in lines:
+        match line["kind"]:
+            case "starts":
+                until, key, noticed, gone_at = float("inf"), "", False, None
+                verdict.counts["starts"] += 1
+            case "granted":
+                own.add(line["handle"])
+                # What etcd has just confirmed was not what was deleted: the watch was behind.
+                gone_at = None if line["key"] == key else gone_at
+            case "believes":
+                if gone_at is not None and line["t"] - gone_at > FAREWELL_S:
+                    verdict.faults.append(
+                        f"(c) {host} believed in {key} for {line['t'] - gone_at:.2f} s after it heard of its end"
+                    )
+                gone_at = None
+                key = line["key"]
+                until = line["until"] if key else float("inf")
+                noticed = noticed and until <= line["t"]
+            case "gone":
+                if key in line["keys"] and line["t"] < until:
+                    gone_at = line["t"]
+            case "noticed":
+                noticed = True
+                verdict.counts["expiries noticed"] += 1
+            case "asks" if line["what"] in {"renew", "update"} and line["handle"] not in own:
+                verdict.faults.append(f"(b) {host} {line['what']}s {line['handle']}, which is not its own")
+            case "acts" if key and line["at"] >= until and not noticed:
+                verdict.faults.append(f"(d) {host}: {line['what']} {line['at'] - until:.3f} s after its lease's end, unnoticed")

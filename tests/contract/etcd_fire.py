@@ -1,0 +1,265 @@
+"""Forty claimants on one network and everything that can happen to them: kills, pauses, cuts, skewed clocks, new configurations.
+
+Everything runs in one network namespace. Claimant N reaches etcd at 127.0.1.N, so that a packet filter there can cut off each by
+itself. What happens when is drawn from a seed, which a failure names.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.contract.etcd_evidence import Observer, Verdict, judge, read_log
+from tests.contract.namespaces import Namespace, stop
+
+HERE = Path(__file__).parent
+HOSTS = 40
+TTL_S = 4
+PREFIX = "/fire"
+DAY_S = 86_400
+CALM_WITHIN_S = 90.0
+"""How long it may take, once nothing more goes wrong, until every host has a lease and a route to every other."""
+
+CONFIGS = (
+    '{"Network":"10.1.0.0/20","SubnetLen":26,"Backend":{"Type":"host-gw"}}',
+    '{"Network":"10.1.0.0/20","SubnetLen":27,"Backend":{"Type":"host-gw"}}',
+    '{"EnableIPv6":true,"Network":"10.1.0.0/20","SubnetLen":26,"IPv6Network":"fd01::/58","IPv6SubnetLen":64,'
+    '"Backend":{"Type":"host-gw"}}',
+    '{"EnableIPv6":true,"Network":"10.1.0.0/20","SubnetLen":27,"IPv6Network":"fd01::/58","IPv6SubnetLen":65,'
+    '"Backend":{"Type":"host-gw"}}',
+)
+"""Networks of 64 or 128 subnets. SubnetLen counts from the next claim, the families from the next start: so all are mixed."""
+
+
+@dataclass(slots=True)
+class Claimant:
+    """One process and what is done to it."""
+
+    number: int
+    generation: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+    paused: bool = False
+    cut: bool = False
+
+    @property
+    def host(self) -> str:
+        return f"{self.generation:016x}{self.number:016x}"
+
+
+class Fire:
+    """The claimants, their etcd, the observer and the fire-raiser."""
+
+    def __init__(self, space: Namespace, folder: Path, seed: int, shim: Path) -> None:
+        self._space = space
+        self._folder = folder
+        self._chance = random.Random(seed)
+        self._shim = shim
+        self._claimants: list[Claimant] = []
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._deleted: set[int] = set()
+        self.done: Counter[str] = Counter()
+        self._etcd = space.start(
+            *("etcd", "--data-dir", str(folder / "data"), "--logger", "zap", "--log-level", "error"),
+            *("--heartbeat-interval", "50", "--election-timeout", "500"),
+            *("--listen-client-urls", "http://0.0.0.0:2379", "--advertise-client-urls", "http://127.0.0.1:2379"),
+            out=folder / "etcd.log",
+        )
+        deadline = time.monotonic() + 60
+        while not self._etcd_answers():
+            assert time.monotonic() < deadline, (folder / "etcd.log").read_text()
+        space.run(
+            *("nft", "-f", "-"),
+            stdin="table inet cut {\nset hosts { type ipv4_addr; }\nchain out {\ntype filter hook output priority 0;\n"
+            "ip daddr @hosts drop\nip saddr @hosts drop\n}\n}\n",
+        )
+        self._ctl("put", f"{PREFIX}/config", CONFIGS[0])
+        self._observer = Observer(space, "127.0.0.1:2379", PREFIX)
+
+    def light(self) -> None:
+        """Start all claimants at once, and wait until each has its lease."""
+        for number in range(1, HOSTS + 1):
+            self._claimants.append(self._start(number, 0))
+        self._wait_for_calm()
+
+    def burn(self, duration_s: float) -> None:
+        """Let things happen for that long."""
+        ends_at = time.monotonic() + duration_s
+        next_config = time.monotonic() + duration_s / 6
+        acts = (self._kill, self._kill, self._pause, self._pause, self._pause, self._cut, self._cut, self._cut, self._delete)
+        while (now := time.monotonic()) < ends_at:
+            if now >= next_config:
+                next_config = now + duration_s / 6
+                self._ctl("put", f"{PREFIX}/config", self._chance.choice(CONFIGS))
+                self.done["configurations"] += 1
+            self._chance.choice(acts)()
+            self._do_what_is_due()
+            self._restart_the_ended()
+            time.sleep(self._chance.uniform(0.05, 0.5))
+
+    def calm_down(self) -> Verdict:
+        """Undo what is going on; what everything shows once each host has its lease and routes to all others."""
+        for _, _, undo in self._later:
+            undo()
+        self._later.clear()
+        why = self._wait_for_calm()
+        verdict = self.judge()
+        if why:
+            verdict.faults.append(f"(e) after {CALM_WITHIN_S:.0f} s of calm: {why}")
+        return verdict
+
+    def _wait_for_calm(self) -> str:
+        """Why it does not come."""
+        deadline = time.monotonic() + CALM_WITHIN_S
+        while (why := self._unrest()) and time.monotonic() < deadline:
+            self._restart_the_ended()
+            time.sleep(0.5)
+        return why
+
+    def judge(self) -> Verdict:
+        """What is shown so far."""
+        logs = {path.parent.name: read_log(path) for path in self._folder.glob("*/log")}
+        verdict = judge(self._observer, logs, self._deleted)
+        for path in self._folder.glob("*/said"):
+            if "Traceback" in (said := path.read_text()):
+                verdict.faults.append(f"{path.parent.name} broke down: {said[said.index('Traceback') :][-2_000:]}")
+        return verdict
+
+    def put_out(self) -> None:
+        """End everything."""
+        self._observer.close()
+        stop([claimant.process for claimant in self._claimants])
+        stop([self._etcd])
+
+    def _start(self, number: int, generation: int) -> Claimant:
+        claimant = Claimant(number, generation, Path(), None)  # type: ignore[arg-type]
+        claimant.folder = self._folder / claimant.host
+        claimant.folder.mkdir(exist_ok=True)
+        skew = self._chance.choice((0, 0, DAY_S, -DAY_S))
+        self.done[f"starts with a clock {'right' if skew == 0 else 'a day off'}"] += 1
+        address = str(number + HOSTS * (generation % 3))
+        claimant.process = self._space.start(
+            *(sys.executable, str(HERE / "etcd_claimant.py"), f"127.0.1.{number}:2379", PREFIX, claimant.host, address),
+            *(str(TTL_S), str(claimant.folder)),
+            out=claimant.folder / "said",
+            env={"LD_PRELOAD": str(self._shim), "CLOCK_SHIFT_S": str(skew)} if skew else None,
+        )
+        return claimant
+
+    def _kill(self) -> None:
+        claimant = self._chance.choice(self._claimants)
+        if claimant.paused:
+            return
+        claimant.process.kill()
+        claimant.process.wait()
+        self.done["kills"] += 1
+        # The same host, or another in its place: with its address or with one of its own.
+        self._replace(claimant, claimant.generation + self._chance.choice((0, 0, 1, 3)))
+
+    def _restart_the_ended(self) -> None:
+        for claimant in [one for one in self._claimants if one.process.poll() is not None]:
+            self.done["ends by themselves"] += 1
+            self._replace(claimant, claimant.generation)
+
+    def _replace(self, claimant: Claimant, generation: int) -> None:
+        new = self._start(claimant.number, generation)
+        claimant.generation, claimant.folder, claimant.process = new.generation, new.folder, new.process
+
+    def _pause(self) -> None:
+        claimant = self._chance.choice(self._claimants)
+        if claimant.paused or claimant.process.poll() is not None:
+            return
+        claimant.process.send_signal(signal.SIGSTOP)
+        claimant.paused = True
+        self.done["pauses"] += 1
+
+        def resume() -> None:
+            claimant.paused = False
+            claimant.process.send_signal(signal.SIGCONT)
+
+        self._after(self._chance.uniform(0.2, 2.5) * TTL_S, resume)
+
+    def _cut(self) -> None:
+        claimant = self._chance.choice(self._claimants)
+        if claimant.cut:
+            return
+        claimant.cut = True
+        self._nft("add", claimant.number)
+        self.done["cuts"] += 1
+
+        def heal() -> None:
+            claimant.cut = False
+            self._nft("delete", claimant.number)
+
+        self._after(self._chance.uniform(0.2, 3) * TTL_S, heal)
+
+    def _delete(self) -> None:
+        """Delete a lease key by hand, now and then."""
+        if self._chance.random() < 0.7:
+            return
+        found = json.loads(self._ctl("get", "--prefix", f"{PREFIX}/subnets/", "-w", "json")).get("kvs", [])
+        if not found:
+            return
+        pair = self._chance.choice(found)
+        # Marked first: a belief that ends by it is judged by another rule, one that ends otherwise loses nothing by that.
+        self._deleted.add(int(pair["lease"]))
+        self._space.run("sh", "-c", f'ETCDCTL_API=3 etcdctl del "$(echo {pair["key"]} | base64 -d)"')
+        self.done["deletions by hand"] += 1
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._later, (time.monotonic() + seconds, self.done.total(), act))
+
+    def _do_what_is_due(self) -> None:
+        while self._later and self._later[0][0] <= time.monotonic():
+            heapq.heappop(self._later)[2]()
+
+    def _nft(self, what: str, number: int) -> None:
+        self._space.run("nft", what, "element", "inet", "cut", "hosts", "{", f"127.0.1.{number}", "}")
+
+    def _ctl(self, *arguments: str) -> str:
+        return self._space.run("env", "ETCDCTL_API=3", "etcdctl", *arguments)
+
+    def _etcd_answers(self) -> bool:
+        command = self._space.command("env", "ETCDCTL_API=3", "etcdctl", "--command-timeout", "1s", "get", "none")
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def _unrest(self) -> str:
+        """Why it is not calm yet."""
+        verdict = judge(self._observer, {}, set())
+        owners = {seen.host: subnets for subnets, seen in verdict.leases.items()}
+        hosts = {claimant.host for claimant in self._claimants}
+        if owners.keys() != hosts:
+            return f"without a lease: {sorted(hosts - owners.keys())}, with one too many: {sorted(owners.keys() - hosts)}"
+        gateways: dict[str, tuple[str, str]] = {}
+        for subnets, seen in verdict.leases.items():
+            gateways[seen.host] = str(subnets.v4), json.loads(seen.value)["PublicIP"]
+        for claimant in self._claimants:
+            lines = read_log(claimant.folder / "log")
+            belief = next((line["key"] for line in reversed(lines) if line["kind"] == "believes"), "")
+            if belief != str(owners[claimant.host]):
+                return f"{claimant.host} believes in {belief!r} and has {owners[claimant.host]}"
+            routes: list[tuple[str, str]] = next((line["routes"] for line in reversed(lines) if line["kind"] == "routes"), [])
+            found = {(prefix, gateway) for prefix, gateway in routes if ":" not in prefix}
+            wanted = {pair for host, pair in gateways.items() if host != claimant.host}
+            if found != wanted:
+                return f"{claimant.host} routes {sorted(found - wanted)} and should {sorted(wanted - found)}"
+        return ""
+
+
+def compiled_shim(folder: Path) -> Path:
+    """The library that shifts a process's wall clock."""
+    assert shutil.which("cc"), "cc is missing"
+    library = folder / "clock_shift.so"
+    source = str(HERE / "clock_shift.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o", str(library), source, "-ldl"], check=True)
+    return library
