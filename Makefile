@@ -11,7 +11,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv strace:strace
 
-.PHONY: help build demo test check system wheel lock clean
+.PHONY: help build demo test soak check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -66,6 +66,10 @@ test: build ## The whole test suite, lab included (as root)
 	@test "$$(id -u)" = 0 || { echo "make test needs root: it makes network namespaces" >&2; exit 1; }
 	cargo test --workspace --locked --quiet
 	$(BIN)/pytest
+
+soak: build ## The long versions of tests: ten minutes and more (as root)
+	@test "$$(id -u)" = 0 || { echo "make soak needs root: it makes network namespaces" >&2; exit 1; }
+	$(BIN)/pytest -m soak
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target dist .cache
