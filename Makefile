@@ -69,7 +69,7 @@ test: build ## The whole test suite, lab included (as root)
 
 soak: build ## The long versions of tests: ten minutes and more (as root)
 	@test "$$(id -u)" = 0 || { echo "make soak needs root: it makes network namespaces" >&2; exit 1; }
-	$(BIN)/pytest -m soak
+	$(BIN)/pytest -m soak --timeout 1800
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target dist .cache

@@ -53,6 +53,13 @@ def test_up_list_exec_down_by_the_command_line(name: str) -> None:
     assert inside.returncode == 0
     assert "/25" in inside.stdout
     assert run_overlaynet("lab", "exec", "--name", name, "host2", "--", "sh", "-c", "exit 37").returncode == 37
+    for number in (1, 2):
+        on_host = ("lab", "exec", "--name", name, f"host{number}", "--", program("overlaynet"))
+        status = json.loads(run_overlaynet(*on_host, "status", "--json").stdout)
+        assert status["public_addresses"] == [f"198.18.0.{number}"]
+        leases = run_overlaynet(*on_host, "leases")
+        assert "198.18.0.1" in leases.stdout, leases.stderr
+        assert "198.18.0.2" in leases.stdout
     unknown = run_overlaynet("lab", "exec", "--name", name, "pod9", "--", "true")
     assert unknown.returncode == 2
     assert len(unknown.stderr.splitlines()) == 1

@@ -130,3 +130,11 @@ def _daemon(lab: labs.Lab, name: str) -> system.Process:
     process = lab.files.host(host).daemon
     assert process is not None
     return process
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
+def test_every_pod_of_many_hosts_reaches_every_other(name: str, backend: str) -> None:
+    lab = labs.up(plan_lab(name, hosts=12, bridges=2, backend=backend))
+    pings = traffic.ping_all(lab, count=5, interval_s=0.05)
+    assert (pings.sent, pings.lost) == (24 * 23 * 5, 0)

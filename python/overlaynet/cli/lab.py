@@ -94,15 +94,16 @@ def _row(name: str) -> dict[str, object]:
 @click.argument("member")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str, member: str, command: tuple[str, ...]) -> None:
-    """Run a command inside host1, pod1, ... and end with its exit code."""
+    """Run a command inside host1, pod1, ... and end with its exit code. On a host `overlaynet` finds the host's own daemon."""
     system.require("ip")
     # click leaves a `--` that follows the first argument in place.
     command = command[1:] if command[0] == "--" else command
     if not command:
         raise click.UsageError(f"lab exec {member}: no command to run")
-    arguments = system.enter(labs.Lab.open(name).plan.member(member), *command)
+    found = labs.Lab.open(name)
+    arguments = system.enter(found.plan.member(member), *command)
     sys.stdout.flush()
-    os.execvp(arguments[0], arguments)  # noqa: S606 - the command takes this process's place, so its exit code is ours
+    os.execvpe(arguments[0], arguments, found.environment(member, os.environ))  # noqa: S606 - the command takes this process's place, so its exit code is ours
 
 
 @lab.command()

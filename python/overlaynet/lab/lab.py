@@ -12,7 +12,7 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from overlaynet.control.client import ask
@@ -54,6 +54,14 @@ class Lab:
     def daemon(self, host: Host) -> Daemon:
         """The daemon of this host."""
         return Daemon(self.plan, host, self.files.host(host), self.store)
+
+    def environment(self, member: str, outer: Mapping[str, str]) -> dict[str, str]:
+        """`outer` for a command inside the member: on a host `overlaynet` then asks that host's daemon and the lab's store."""
+        host = next((host for host in self.plan.hosts if host.name == member), None)
+        if host is None:
+            return dict(outer)
+        inner = {name: value for name, value in outer.items() if not name.startswith(("OVERLAYNET_", "FLANNELD_"))}
+        return inner | {"OVERLAYNET_RUN_DIR": str(self.files.host(host).run), "OVERLAYNET_STORE": self.store}
 
     def start_daemons(self, hosts: Sequence[Host], *, ready_s: float = READY_S) -> None:
         """Start the daemons of these hosts at once, and return when each is ready."""
