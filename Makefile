@@ -5,13 +5,14 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV := .venv
+FUZZ_S ?= 60
 BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*' 2>/dev/null) $(wildcard rust/*/Cargo.toml) Cargo.toml Cargo.lock
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'python/overlaynet/data/*')
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv strace:strace
 
-.PHONY: help build demo test soak check system wheel lock clean
+.PHONY: help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -70,6 +71,15 @@ test: build ## The whole test suite, lab included (as root)
 soak: build ## The long versions of tests: ten minutes and more (as root)
 	@test "$$(id -u)" = 0 || { echo "make soak needs root: it makes network namespaces" >&2; exit 1; }
 	$(BIN)/pytest -m soak --timeout 1800
+
+fuzz: ## Fuzz decoding, forwarding, the table and offloads, FUZZ_S seconds each (needs a nightly Rust)
+	@cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal || { \
+	  echo "make fuzz needs a nightly Rust; cargo test -p overlaynet-core --test any_bytes checks the same without one" >&2; exit 1; }
+	test -x .cache/fuzz/bin/cargo-fuzz || cargo install --quiet --locked --root .cache/fuzz cargo-fuzz
+	for target in $$(.cache/fuzz/bin/cargo-fuzz list --fuzz-dir rust/fuzz); do \
+	  CARGO_TARGET_DIR=target/fuzz PATH="$(CURDIR)/.cache/fuzz/bin:$$PATH" \
+	    cargo +nightly fuzz run --fuzz-dir rust/fuzz "$$target" -- -max_total_time=$(FUZZ_S) -print_final_stats=0; \
+	done
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target dist .cache

@@ -69,14 +69,7 @@ impl Pump {
         let wake = Arc::clone(&self.wake);
         let run = move || {
             let shared = Arc::clone(&engine.shared);
-            // A defect must not look like an engine that runs. The engine is dropped and never seen again, whatever state it is in.
-            let ended = panic::catch_unwind(AssertUnwindSafe(move || run(&mut engine, &wake)));
-            let why = match ended {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "a defect in overlaynet itself: the engine's thread panicked".to_owned(),
-            };
-            shared.fail(why);
+            watched(&shared, move || run(&mut engine, &wake));
         };
         self.thread = Some(thread::Builder::new().name("overlaynet-pump".into()).spawn(run)?);
         Ok(())
@@ -99,6 +92,17 @@ impl Pump {
 impl Drop for Pump {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Runs `body` and leaves in `shared` why it ended, unless in order: a defect must not look like an engine that runs.
+///
+/// What `body` owns is dropped with it and never seen again, whatever state it is in.
+fn watched(shared: &Shared, body: impl FnOnce() -> io::Result<()>) {
+    match panic::catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => shared.fail(error.to_string()),
+        Err(_) => shared.fail("a defect in overlaynet itself: the engine's thread panicked".to_owned()),
     }
 }
 
@@ -138,5 +142,64 @@ fn sleep(engine: &Engine<Tun, Udp>, wake: &OwnedFd) -> io::Result<()> {
     match poll(&mut waited, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryPort;
+    use crate::port::{Batch, Buffers, Message, PacketPort, Sent};
+
+    /// A port with a defect.
+    struct Defect;
+
+    impl PacketPort for Defect {
+        fn receive(&mut self, _: &mut Batch) -> io::Result<()> {
+            let nothing: [u8; 0] = [];
+            // What an index out of range does, wherever it may stand.
+            assert_eq!(nothing[std::hint::black_box(0)], 0);
+            Ok(())
+        }
+
+        fn send(&mut self, _: Buffers<'_>, _: &[Message]) -> io::Result<Sent> {
+            unreachable!("nothing was received")
+        }
+    }
+
+    /// What is left in `shared` by a thread that ran `body`, which must end.
+    fn left_by(body: impl FnOnce(Arc<Shared>) -> io::Result<()> + Send + 'static) -> Option<String> {
+        let shared = Arc::new(Shared::default());
+        let inside = Arc::clone(&shared);
+        let thread = thread::spawn(move || watched(&Arc::clone(&inside), || body(inside)));
+        assert!(thread.join().is_ok(), "the panic went through");
+        shared.failure()
+    }
+
+    #[test]
+    fn panic_in_the_thread_is_its_failure_and_not_a_hang() {
+        let why = left_by(|shared| {
+            let mut engine = Engine::new(Defect, MemoryPort::default(), Batch::new(1, 1 << 16), shared);
+            loop {
+                engine.turn()?;
+            }
+        });
+        assert_eq!(
+            why.as_deref(),
+            Some("a defect in overlaynet itself: the engine's thread panicked")
+        );
+    }
+
+    #[test]
+    fn error_of_a_port_is_the_failure() {
+        assert_eq!(
+            left_by(|_| Err(io::Error::other("the device is gone"))).as_deref(),
+            Some("the device is gone")
+        );
+    }
+
+    #[test]
+    fn end_in_order_is_no_failure() {
+        assert_eq!(left_by(|_| Ok(())), None);
     }
 }

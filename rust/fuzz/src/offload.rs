@@ -1,0 +1,37 @@
+//! Any header and packets: no panic, and what was joined splits into what it was made of.
+use overlaynet_core::offload::{
+    MAX_HEADERS_BYTES, Run, Split, VNET_HEADER_BYTES, VnetHeader, complete_checksum,
+};
+
+/// Panics where that does not hold.
+pub fn check(header: [u8; VNET_HEADER_BYTES], mut first: Vec<u8>, second: &[u8]) {
+    let mut room = [0; MAX_HEADERS_BYTES];
+    if let Some(mut run) = Run::begin(&first)
+        && run.take(&first, second)
+    {
+        let vnet = run.emit(&first, &mut room);
+        let headers = run.header_len();
+        let mut whole = room[..headers].to_vec();
+        // What lies behind a packet's own end is no part of it.
+        let end = |packet: &[u8]| match packet[0] >> 4 {
+            4 => usize::from(u16::from_be_bytes([packet[2], packet[3]])),
+            _ => 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]])),
+        };
+        whole.extend(&first[headers..end(&first)]);
+        whole.extend(&second[headers..end(second)]);
+        let split = Split::new(&vnet, &whole).expect("a run is a super-packet");
+        assert_eq!(split.len(), 2);
+        for (at, packet) in [&first[..], second].into_iter().enumerate() {
+            let payload = split.emit(at, &mut room);
+            assert_eq!(whole[payload], packet[headers..end(packet)]);
+        }
+    }
+    if let Some(vnet) = VnetHeader::parse(header) {
+        if let Ok(split) = Split::new(&vnet, &first) {
+            for at in 0..split.len() {
+                split.emit(at, &mut room);
+            }
+        }
+        let _ = complete_checksum(&vnet, &mut first);
+    }
+}
