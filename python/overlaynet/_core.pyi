@@ -10,6 +10,8 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overl
 
 from typing_extensions import Buffer
 
+from overlaynet.errors import DecodeError
+
 _T = TypeVar("_T")
 _D = TypeVar("_D")
 _Prefix: TypeAlias = str | IPv4Network | IPv6Network
@@ -432,8 +434,16 @@ class Packet:
         """What the innermost layer carries; it shares the memory of the bytes that were decoded."""
 
     @property
+    def payload_offset(self) -> int:
+        """Where the payload starts, in bytes from the start of the buffer."""
+
+    @property
     def vni(self) -> int | None:
         """The innermost VXLAN header's network identifier, or None."""
+
+    @property
+    def fault(self) -> DecodeError | None:
+        """Why the layers end before the payload; None if they do not. With `strict`, `decode` raised it."""
 
     def outermost(self, kind: type[_LayerT], /) -> _LayerT | None:
         """The outermost layer of this kind, or None."""
@@ -444,8 +454,10 @@ class Packet:
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> _Layer: ...
 
-def decode(buffer: Buffer, /, first: _First = "ethernet", *, tunnels: bool = True) -> Packet:
+def decode(buffer: Buffer, /, first: _First = "ethernet", *, tunnels: bool = True, strict: bool = True) -> Packet:
     """The packet in `buffer`, down to the innermost payload; DecodeError if a header is not what the one before announces.
+
+    Without `strict` there is no DecodeError: the layers end before the one at fault, which is in `Packet.fault`.
 
     `first` is the header with which it starts; `ip` is IPv4 or IPv6, as the version field says. With `tunnels`, what follows UDP
     destination ports 4789 and 8472 is VXLAN, and what follows 8285 an IP packet. Fragments and the packets that ICMP errors quote
@@ -453,7 +465,7 @@ def decode(buffer: Buffer, /, first: _First = "ethernet", *, tunnels: bool = Tru
     may change, is copied once.
     """
 
-def pretty(buffer: Buffer, /, first: _First = "ethernet") -> str:
+def pretty(buffer: Buffer, /, first: _First = "ethernet", *, tunnels: bool = True) -> str:
     """The packet in `buffer` as text, one line a header; a fault is the last line."""
 
 def encode(*layers: _Layer, payload: Buffer | None = None) -> bytes:

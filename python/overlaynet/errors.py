@@ -56,6 +56,18 @@ class DecodeError(OverlaynetError, ValueError):
         self.why = why
 
 
+class CaptureError(OverlaynetError):
+    """A capture is damaged, or none at all: at byte `offset` of `name`, for the reason `why`. What came before it is good."""
+
+    exit_code = 11
+
+    def __init__(self, name: str, offset: int, why: str) -> None:
+        super().__init__(f"{name}: damaged at byte {offset}: {why}")
+        self.name = name
+        self.offset = offset
+        self.why = why
+
+
 class StoreError(OverlaynetError):
     """The base of what a store can answer other than success."""
 

@@ -13,6 +13,7 @@ from overlaynet.cli.store_flags import store_flags, store_location
 
 _COMMANDS = {
     "cleanup": ("overlaynet.cli.cleanup", "cleanup", "Remove all that is ours from this host's kernel."),
+    "decode": ("overlaynet.cli.decode", "command", "Show packets of a capture, or in hexadecimal, layer by layer."),
     "lab": ("overlaynet.cli.lab", "lab", "Several hosts on one machine, in network namespaces."),
     "lease": ("overlaynet.cli.leases", "lease", "Act on one lease."),
     "leases": ("overlaynet.cli.leases", "leases", "List the network's leases."),

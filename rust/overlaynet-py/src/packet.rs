@@ -1,7 +1,7 @@
 //! `overlaynet._core.decode` and `Packet`: a packet whose headers were found, and are read when they are asked for.
 use overlaynet_core::wire::pretty::Pretty;
 use overlaynet_core::wire::scan::{Next, Part, Scan};
-use overlaynet_core::wire::stack::Verdict;
+use overlaynet_core::wire::stack::{Verdict, Walk};
 use overlaynet_core::wire::{Layer, vxlan};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -14,15 +14,18 @@ use crate::layers::{self, Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vla
 
 /// The packet in `buffer`, with its headers found down to the innermost payload.
 #[pyfunction]
-#[pyo3(signature = (buffer, /, first = "ethernet", *, tunnels = true))]
-pub(crate) fn decode(buffer: &Bound<'_, PyAny>, first: &str, tunnels: bool) -> PyResult<Packet> {
+#[pyo3(signature = (buffer, /, first = "ethernet", *, tunnels = true, strict = true))]
+pub(crate) fn decode(buffer: &Bound<'_, PyAny>, first: &str, tunnels: bool, strict: bool) -> PyResult<Packet> {
     let bytes = buffer::content(buffer)?;
     let first = next(first)?;
     let mut scan = Scan::new(&bytes, first, tunnels);
     let mut layers = 0;
     for part in scan.by_ref() {
-        part.map_err(error::decode)?;
-        layers += 1;
+        match part {
+            Ok(_) => layers += 1,
+            Err(fault) if strict => return Err(error::decode(fault)),
+            Err(_) => {}
+        }
     }
     let start = scan.offset();
     let end = start + scan.payload().len();
@@ -38,10 +41,10 @@ pub(crate) fn decode(buffer: &Bound<'_, PyAny>, first: &str, tunnels: bool) -> P
 
 /// The packet in `buffer` as text, one line a header; a fault is the last line.
 #[pyfunction]
-#[pyo3(signature = (buffer, /, first = "ethernet"))]
-pub(crate) fn pretty(buffer: &Bound<'_, PyAny>, first: &str) -> PyResult<String> {
+#[pyo3(signature = (buffer, /, first = "ethernet", *, tunnels = true))]
+pub(crate) fn pretty(buffer: &Bound<'_, PyAny>, first: &str, tunnels: bool) -> PyResult<String> {
     let bytes = buffer::content(buffer)?;
-    Ok(Pretty::new(&bytes, next(first)?).to_string())
+    Ok(Pretty::of(Walk::new(&bytes, next(first)?, tunnels)).to_string())
 }
 
 /// The header with which a packet starts, by name.
@@ -78,7 +81,7 @@ pub(crate) struct Packet {
 impl Packet {
     #[inline]
     fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        // Every fault was raised by `decode`.
+        // A fault is the last item.
         Scan::new(&self.bytes, self.first, self.tunnels).flatten()
     }
 }
@@ -121,9 +124,20 @@ impl Packet {
     }
 
     #[getter]
+    const fn payload_offset(&self) -> usize {
+        self.start
+    }
+
+    #[getter]
     fn vni(&self) -> Option<u32> {
         let part = self.parts().filter(|part| part.layer == Layer::Vxlan).last()?;
         Some(vxlan::Packet::new_checked(part.bytes).ok()?.vni().number())
+    }
+
+    #[getter]
+    fn fault(&self) -> Option<PyErr> {
+        let mut scan = Scan::new(&self.bytes, self.first, self.tunnels);
+        scan.find_map(Result::err).map(error::decode)
     }
 
     #[pyo3(signature = (kind, /))]

@@ -19,6 +19,12 @@ impl<'a> Pretty<'a> {
     pub const fn new(bytes: &'a [u8], first: Next) -> Self {
         Self(Walk::new(bytes, first, true))
     }
+
+    /// The text of what `walk` finds.
+    #[must_use]
+    pub const fn of(walk: Walk<'a>) -> Self {
+        Self(walk)
+    }
 }
 
 impl fmt::Display for Pretty<'_> {
