@@ -22,6 +22,7 @@ from overlaynet.model.kernel import (
     KernelObject,
     LinkAddress,
     Neighbour,
+    NextHop,
     Observation,
     Operation,
     Route,
@@ -51,6 +52,8 @@ class World(Protocol):
 
     def add_foreign_route(self, route: Route) -> None: ...
 
+    def add_foreign_next_hop(self, hop: NextHop) -> None: ...
+
     def remove(self, item: KernelObject) -> None: ...
 
 
@@ -74,6 +77,9 @@ class FakeWorld:
 
     def add_foreign_route(self, route: Route) -> None:
         self.fake.add_foreign_route(route)
+
+    def add_foreign_next_hop(self, hop: NextHop) -> None:
+        self.fake.add_foreign_next_hop(hop)
 
     def remove(self, item: KernelObject) -> None:
         self.fake.remove(item)
@@ -109,6 +115,9 @@ class RealWorld:
         words = describe(route).removeprefix("route ")
         self.run(f"-{route.prefix.version} route add {words} proto static")
 
+    def add_foreign_next_hop(self, hop: NextHop) -> None:
+        self.run(f"nexthop add {describe(hop).removeprefix('nexthop ')} proto static")
+
     def remove(self, item: KernelObject) -> None:
         match item:
             case VxlanLink() | TunLink():
@@ -119,6 +128,8 @@ class RealWorld:
                 self.run(f"neighbour delete {item.address} dev {item.link}")
             case FdbEntry():
                 self.run(f"fdb delete {item.mac} dev {item.link} dst {item.destination} self", program="bridge")
+            case NextHop():
+                self.run(f"nexthop delete id {item.id}")
             case Route():
                 self.run(f"-{item.prefix.version} route delete {describe(item).removeprefix('route ')} proto 79")
             case _:

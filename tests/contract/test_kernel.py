@@ -14,12 +14,14 @@ import pytest
 import pytest_asyncio
 from overlaynet.model.addresses import MacAddress, Mtu, Vni
 from overlaynet.model.kernel import (
+    NEXT_HOP_IDS,
     UNREACHABLE_METRIC,
     Delete,
     FdbEntry,
     KernelObject,
     LinkAddress,
     Neighbour,
+    NextHop,
     ObjectKind,
     Put,
     Route,
@@ -57,13 +59,17 @@ ROUTE6 = Route(
     metric=100,
     source=ip_address("fd01:0:0:3::"),
 )
+HOP = NextHop(NEXT_HOP_IDS[8], "ovl.1", ip_address("10.1.8.0"))
+HOP6 = NextHop(NEXT_HOP_IDS[-6], "ovl6.1", ip_address("fd01:0:0:6::"))
+OVER_HOP = Route(ip_network("10.1.8.0/24"), "ovl.1", next_hop=HOP.id)
+OVER_HOP6 = Route(ip_network("fd01:0:0:6::/64"), "ovl6.1", metric=100, next_hop=HOP6.id)
 UNREACHABLE = Route(ip_network("10.1.0.0/16"), None, metric=UNREACHABLE_METRIC, type="unreachable")
 UNREACHABLE6 = Route(ip_network("fd01::/48"), None, metric=UNREACHABLE_METRIC, type="unreachable")
 DIRECT = Route(ip_network("10.1.5.0/24"), UNDERLAY, ip_address("192.0.2.2"))
 DIRECT6 = Route(ip_network("fd01:0:0:5::/64"), UNDERLAY, ip_address("fd00::2"), metric=100)
 
-V4: tuple[KernelObject, ...] = (VXLAN, ADDRESS, NEIGHBOUR, FDB, ROUTE, UNREACHABLE, DIRECT)
-V6: tuple[KernelObject, ...] = (VXLAN6, ADDRESS6, NEIGHBOUR6, FDB6, ROUTE6, UNREACHABLE6, DIRECT6)
+V4: tuple[KernelObject, ...] = (VXLAN, ADDRESS, NEIGHBOUR, FDB, HOP, ROUTE, OVER_HOP, UNREACHABLE, DIRECT)
+V6: tuple[KernelObject, ...] = (VXLAN6, ADDRESS6, NEIGHBOUR6, FDB6, HOP6, ROUTE6, OVER_HOP6, UNREACHABLE6, DIRECT6)
 TUNNEL: tuple[KernelObject, ...] = (TUN, TUN_ADDRESS, TUN_ROUTE, TUN_ROUTE6)
 EVERYTHING = (*V4, *V6, *TUNNEL)
 
@@ -122,6 +128,41 @@ async def test_a_changed_entry_is_replaced_where_it_stands(world: World) -> None
     assert await state(world) == lines(*kept, *(new for new, _ in changed))
 
 
+async def test_a_next_hop_takes_its_routes_along(world: World) -> None:
+    await make(world, *in_order(EVERYTHING))
+    world.remove(HOP)
+    assert await errnos(world, Delete(HOP6)) == [None]
+    assert await state(world) == lines(*(item for item in EVERYTHING if item not in (HOP, HOP6, OVER_HOP, OVER_HOP6)))
+    assert await errnos(world, Put(OVER_HOP), Put(OVER_HOP6)) == [errno.EINVAL] * 2
+
+
+async def test_a_next_hop_is_replaced_under_its_route_and_a_route_between_both_forms(world: World) -> None:
+    await make(world, *in_order(EVERYTHING))
+    elsewhere = dataclasses.replace(HOP, gateway=ip_address("10.1.8.9"))
+    plain = Route(OVER_HOP.prefix, "ovl.1", ip_address("10.1.8.0"), onlink=True)
+    over = Route(ROUTE6.prefix, "ovl6.1", metric=100, next_hop=HOP6.id)
+    changes = (Put(elsewhere, HOP), Put(plain, OVER_HOP), Put(over, ROUTE6))
+    assert await errnos(world, *changes) == [None] * 3
+    kept = [item for item in EVERYTHING if item not in (HOP, OVER_HOP, ROUTE6)]
+    assert await state(world) == lines(*kept, elsewhere, plain, over)
+
+
+async def test_a_next_hop_needs_its_link_to_be_there_and_up(world: World) -> None:
+    assert await errnos(world, Put(HOP)) == [errno.ENODEV]
+    await make(world, VXLAN)
+    world.set_link("ovl.1", up=False)
+    assert await errnos(world, Put(HOP)) == [errno.ENETDOWN]
+
+
+async def test_next_hops_of_others_with_numbers_of_ours_are_foreign_and_stay(world: World) -> None:
+    await make(world, VXLAN)
+    world.add_foreign_next_hop(HOP)
+    assert await errnos(world, Put(HOP)) == [errno.EEXIST]
+    seen = await observe(world)
+    assert dict(seen.foreign)[HOP.key] == f"{describe(HOP).removesuffix(' onlink')} proto static"
+    assert HOP not in seen.objects
+
+
 async def test_a_smaller_mtu_leaves_a_device_and_all_on_it_in_place(world: World) -> None:
     await make(world, *in_order(V4))
     smaller = dataclasses.replace(VXLAN, mtu=Mtu(1300))
@@ -133,7 +174,7 @@ async def test_another_mac_ends_the_neighbour_entries_of_a_device(world: World) 
     await make(world, *in_order(V4))
     renamed = dataclasses.replace(VXLAN, mac=OTHER_MAC)
     assert await errnos(world, Put(renamed, VXLAN)) == [None]
-    assert await state(world) == lines(renamed, ADDRESS, FDB, ROUTE, UNREACHABLE, DIRECT)
+    assert await state(world) == lines(renamed, ADDRESS, FDB, HOP, ROUTE, OVER_HOP, UNREACHABLE, DIRECT)
 
 
 @pytest.mark.parametrize("change", [{"port": 4789}, {"local": ip_address("192.0.2.9")}, {"vni": Vni(2)}, {"gbp": True}], ids=str)
@@ -198,7 +239,7 @@ async def test_the_last_ipv4_address_takes_routes_and_neighbours_along(world: Wo
     plain = dataclasses.replace(ROUTE, prefix=ip_network("10.1.6.0/24"), gateway=ip_address("10.1.6.0"), source=None)
     await make(world, *in_order((*V4, plain)))
     world.remove(ADDRESS)
-    assert await state(world) == lines(VXLAN, FDB, UNREACHABLE, DIRECT)
+    assert await state(world) == lines(VXLAN, FDB, HOP, OVER_HOP, UNREACHABLE, DIRECT)
 
 
 async def test_an_address_that_is_not_the_last_takes_only_routes_from_it_along(world: World) -> None:
@@ -206,7 +247,7 @@ async def test_an_address_that_is_not_the_last_takes_only_routes_from_it_along(w
     plain = dataclasses.replace(ROUTE, prefix=ip_network("10.1.6.0/24"), gateway=ip_address("10.1.6.0"), source=None)
     await make(world, *in_order((*V4, second, plain)))
     assert await errnos(world, Delete(ADDRESS)) == [None]
-    assert await state(world) == lines(VXLAN, second, NEIGHBOUR, FDB, plain, UNREACHABLE, DIRECT)
+    assert await state(world) == lines(VXLAN, second, NEIGHBOUR, FDB, HOP, plain, OVER_HOP, UNREACHABLE, DIRECT)
 
 
 async def test_a_lost_ipv6_address_leaves_the_route_without_source(world: World) -> None:

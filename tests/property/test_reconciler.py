@@ -8,6 +8,7 @@ rest, what is ours equals what is wanted, what is foreign is as it was, and one 
 from __future__ import annotations
 
 import errno
+from collections.abc import Hashable
 from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import HealthCheck, settings
@@ -16,11 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from overlaynet.backend import desired
 from overlaynet.model.addresses import MacAddress, Mtu, Vni
 from overlaynet.model.kernel import (
+    NEXT_HOP_IDS,
     FdbEntry,
     KernelObject,
     Link,
     LinkAddress,
     Neighbour,
+    NextHop,
     ObjectKind,
     Put,
     Route,
@@ -34,6 +37,7 @@ from overlaynet.reconcile.actions import LoadSnapshot, Observe, Program, Stop, W
 from overlaynet.reconcile.events import KernelChanged, StopRequested
 
 from tests.unit.host_world import HOST_GW, UDP, VXLAN, World, peer, subnets
+from tests.unit.host_world import settings as settings_of_host
 
 NUMBERS = st.integers(2, 9)
 ROUTER = IPv4Address("192.0.2.254")
@@ -50,7 +54,9 @@ def stale_objects(vni: int, number: int, station: int) -> list[KernelObject]:
         LinkAddress(name, IPv4Address(f"10.5.{number + 100}.0")),
         Neighbour(name, base, mac),
         FdbEntry(name, mac, IPv4Address(f"192.0.2.{number}")),
+        NextHop(NEXT_HOP_IDS[number + station % 2], name, base),
         Route(IPv4Network((int(base), 24)), name, base, onlink=True),
+        Route(IPv4Network((int(base), 26)), name, next_hop=NEXT_HOP_IDS[number + station % 2]),
         Route(IPv4Network((int(base) + 65536 // 2, 25)), "eth0", IPv4Address(f"192.0.2.{number}"), metric=station),
     ]
 
@@ -63,20 +69,34 @@ class Hosts(RuleBasedStateMachine):
         foreign=st.sets(NUMBERS, max_size=3),
         stale=st.lists(st.tuples(st.sampled_from([1, 2]), NUMBERS, st.integers(1, 4)), max_size=3, unique_by=lambda one: one[0]),
         peers=st.sets(NUMBERS, max_size=4),
+        next_hops=st.booleans(),
+        taken=st.sets(NUMBERS, max_size=2),
     )
-    def begin(self, config: bytes, foreign: set[int], stale: list[tuple[int, int, int]], peers: set[int]) -> None:
+    def begin(
+        self,
+        config: bytes,
+        foreign: set[int],
+        stale: list[tuple[int, int, int]],
+        peers: set[int],
+        next_hops: bool,
+        taken: set[int],
+    ) -> None:
         self.config = config
         self.backend = {VXLAN: "vxlan", HOST_GW: "host-gw", UDP: "udp"}[config]
-        self.world = World(None, *(self.peer(number) for number in peers))
+        self.world = World(None, *(self.peer(number) for number in peers), host=settings_of_host(next_hops=next_hops))
         self.foreign = [Route(IPv4Network(f"10.5.{number}.0/24"), "eth0", ROUTER) for number in foreign]
         self.foreign += [Route(IPv4Network(f"10.5.{number}.0/24"), "eth0", ROUTER, metric=77) for number in foreign]
         for route in self.foreign:
             self.world.kernel.add_foreign_route(route)
+        self.taken = {NextHop(NEXT_HOP_IDS[number], "eth0", ROUTER) for number in taken}
+        for hop in self.taken:
+            self.world.kernel.add_foreign_next_hop(hop)
+        taken_keys: set[Hashable] = {*(hop.key for hop in self.taken), *(route.key for route in self.foreign)}
         if stale and stale[0][2] == 4:
             self.world.kernel.put(TunLink("ovl-udp", Mtu(1000)))
         for one in stale:
             for item in stale_objects(*one):
-                if item.key not in {route.key for route in self.foreign}:
+                if item.key not in taken_keys:
                     self.world.kernel.put(item)
         self.foreign_text = self.foreign_lines()
         self.before_config = self.world.text()
@@ -158,6 +178,11 @@ class Hosts(RuleBasedStateMachine):
         self.world.kernel.flush_routes()
         self.disturb(told)
 
+    @rule(told=st.booleans())
+    def flush_next_hops(self, told: bool) -> None:
+        self.world.kernel.flush_next_hops()
+        self.disturb(told)
+
     def disturb(self, told: bool) -> None:
         if self.world.store.config is None:
             self.before_config = self.world.text()
@@ -216,7 +241,12 @@ class Hosts(RuleBasedStateMachine):
         mine = (IPv4Address("192.0.2.1"),)
         accepted = accept_peers(config, own.subnets, mine, tuple(world.store.leases.values()))
         state = desired(config, world.host, own, accepted.peers, underlay)
-        blocked = {route.key for route in self.foreign}
+        blocked: set[Hashable] = {*(hop.key for hop in self.taken), *(route.key for route in self.foreign)}
+        blocked |= {
+            item.key
+            for item in state.objects
+            if isinstance(item, Route) and item.next_hop is not None and (ObjectKind.NEXT_HOP, item.next_hop) in blocked
+        }
         want = {item for item in state.objects if not isinstance(item, Sysctl) and item.key not in blocked}
         assert world.kernel.objects == want
         conflicts = {item.key for item in state.objects} & blocked

@@ -7,13 +7,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 import pytest
 from overlaynet.backend import attributes, desired
-from overlaynet.backend.vxlan import vtep_mac
+from overlaynet.backend.vxlan import next_hop_id, vtep_mac
 from overlaynet.errors import ConfigError
 from overlaynet.model.addresses import Family, LinkIndex, MacAddress, Mtu, Vni
-from overlaynet.model.kernel import Underlay, describe, in_order
+from overlaynet.model.kernel import NEXT_HOP_IDS, Underlay, describe, in_order
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import VxlanData, decode_vxlan_data, encode_vxlan_data
-from overlaynet.model.network import NetworkConfig, parse_network
+from overlaynet.model.network import FamilyConfig, NetworkConfig, parse_network
 
 from tests.unit.host_world import HOST, HOST_GW, UDP, VXLAN, peer, settings, subnets
 
@@ -58,6 +58,27 @@ def test_vxlan_peer_has_three_entries_on_one_device() -> None:
         "route 10.5.7.0/24 via 10.5.7.0 dev ovl.1 onlink\n"
         "route unreachable 10.5.0.0/16 metric 1048576\n"
     )
+
+
+def test_vxlan_routes_point_to_next_hops_where_the_kernel_has_them() -> None:
+    text = lines(network(VXLAN), peer(7), next_hops=True)
+    assert "nexthop id 1325400071 via 10.5.7.0 dev ovl.1 onlink\nroute 10.5.7.0/24 nhid 1325400071 dev ovl.1\n" in text
+    config = network(DUAL.replace(b"TYPE", b"vxlan"))
+    six = IPv6Address("2001:db8::1")
+    own = Lease(Subnets(IPv4Network("10.5.1.0/24"), IPv6Network("fd00:5:0:1::/64")), LeaseAttributes(), HOST)
+    text = lines(config, dual_peer(7, "vxlan"), own=own, local_ipv6=six, public_ipv6=six, next_hops=True)
+    assert "nexthop id 1333788679 via fd00:5:0:7:: dev ovl6.1 onlink\n" in text
+    assert "route fd00:5:0:7::/64 nhid 1333788679 dev ovl6.1 metric 1024\n" in text
+
+
+def test_a_subnet_of_another_length_has_no_next_hop() -> None:
+    assert next_hop_id(network(VXLAN).families[0], IPv4Network("10.5.7.0/25")) is None
+
+
+def test_a_network_of_more_subnets_than_numbers_has_next_hops_for_the_first_only() -> None:
+    wide = FamilyConfig(Family.IPV6, IPv6Network("fd00::/32"), 64, IPv6Address("fd00::"), IPv6Address("fd00:0:ffff:ffff::"))
+    assert next_hop_id(wide, IPv6Network("fd00:0:7f:ffff::/64")) == NEXT_HOP_IDS[-1]
+    assert next_hop_id(wide, IPv6Network("fd00:0:80::/64")) is None
 
 
 def test_vxlan_in_both_families_has_a_device_for_each_and_the_smaller_mtu_for_containers() -> None:

@@ -7,11 +7,13 @@ from ipaddress import ip_address, ip_network
 
 from overlaynet.model.addresses import MacAddress, Mtu, Vni
 from overlaynet.model.kernel import (
+    NEXT_HOP_IDS,
     Delete,
     FdbEntry,
     KernelObject,
     LinkAddress,
     Neighbour,
+    NextHop,
     ObjectKind,
     Observation,
     Operation,
@@ -28,9 +30,11 @@ ADDRESS = LinkAddress("ovl.1", ip_address("10.5.1.0"))
 NEIGHBOUR = Neighbour("ovl.1", ip_address("10.5.7.0"), MAC)
 FDB = FdbEntry("ovl.1", MAC, ip_address("192.0.2.7"))
 ROUTE = Route(ip_network("10.5.7.0/24"), "ovl.1", ip_address("10.5.7.0"), onlink=True)
+HOP = NextHop(NEXT_HOP_IDS[8], "ovl.1", ip_address("10.5.8.0"))
+OVER_HOP = Route(ip_network("10.5.8.0/24"), "ovl.1", next_hop=HOP.id)
 FORWARD = Sysctl("ipv4/ip_forward", "1")
 LINK_SYSCTL = Sysctl("ipv6/conf/ovl.1/accept_ra", "0", "ovl.1")
-ALL = (ROUTE, FDB, NEIGHBOUR, ADDRESS, LINK_SYSCTL, LINK, FORWARD)
+ALL = (OVER_HOP, ROUTE, HOP, FDB, NEIGHBOUR, ADDRESS, LINK_SYSCTL, LINK, FORWARD)
 
 
 def operations(wanted: tuple[KernelObject, ...], *seen: KernelObject, complete: bool = True) -> tuple[Operation, ...]:
@@ -42,11 +46,11 @@ def test_equal_sides_give_no_operation() -> None:
 
 
 def test_puts_go_in_order_of_kind_and_a_links_sysctl_after_the_link() -> None:
-    assert [one.object for one in operations(ALL)] == [FORWARD, LINK, LINK_SYSCTL, ADDRESS, NEIGHBOUR, FDB, ROUTE]
+    assert [one.object for one in operations(ALL)] == [FORWARD, LINK, LINK_SYSCTL, ADDRESS, NEIGHBOUR, FDB, HOP, ROUTE, OVER_HOP]
 
 
 def test_deletes_go_in_reverse_order_and_leave_sysctls() -> None:
-    assert [one.object for one in operations((), *ALL)] == [ROUTE, FDB, NEIGHBOUR, ADDRESS, LINK]
+    assert [one.object for one in operations((), *ALL)] == [OVER_HOP, ROUTE, HOP, FDB, NEIGHBOUR, ADDRESS, LINK]
 
 
 def test_nothing_is_deleted_while_the_wanted_side_is_incomplete() -> None:
@@ -73,12 +77,22 @@ def test_foreign_entry_is_a_conflict_and_never_written() -> None:
     assert found.conflicts == ((ROUTE.key, "10.5.7.0/24 proto static"),)
 
 
+def test_no_route_leads_over_somebody_elses_next_hop() -> None:
+    found = diff((HOP, OVER_HOP), Observation(frozenset({OVER_HOP}), None, foreign=((HOP.key, "nexthop id 5"),)), complete=True)
+    assert found.operations == (Delete(OVER_HOP),)
+    assert dict(found.conflicts) == {
+        HOP.key: "nexthop id 5",
+        OVER_HOP.key: "its next hop is somebody else's: nexthop id 5",
+    }
+
+
 def test_nothing_is_put_on_a_foreign_link_with_our_name() -> None:
     seen = Observation(frozenset(), None, foreign=((LINK.key, "link ovl.1 of kind bridge"),))
     found = diff(ALL, seen, complete=True)
     assert [one.object for one in found.operations] == [FORWARD]
     assert {key[0] for key, _ in found.conflicts if isinstance(key, tuple)} == {
-        ObjectKind.SYSCTL, ObjectKind.LINK, ObjectKind.ADDRESS, ObjectKind.NEIGHBOUR, ObjectKind.FDB, ObjectKind.ROUTE,
+        ObjectKind.SYSCTL, ObjectKind.LINK, ObjectKind.ADDRESS, ObjectKind.NEIGHBOUR, ObjectKind.FDB, ObjectKind.NEXT_HOP,
+        ObjectKind.ROUTE,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 A peer needs three entries, flannel's: a route to its subnet through the subnet's own base address, the link-layer address of
 that address (the peer's device), and the underlay address to which frames for that link-layer address go. Nothing is flooded.
+Where the kernel knows next hops, the gateway is one of these, and the route points to it: a fourth entry, and no search.
 With DirectRouting a peer that is a neighbour on the underlay gets one plain route in their place.
 """
 
@@ -13,12 +14,23 @@ from dataclasses import dataclass
 from overlaynet.backend.host import host_objects, local_address, own_subnet, public_address, route_metric
 from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
 from overlaynet.errors import ConfigError, StoreDataError
-from overlaynet.model.addresses import Address, Family, MacAddress, Mtu, Vni
+from overlaynet.model.addresses import Address, Family, MacAddress, Mtu, Prefix, Vni
 from overlaynet.model.dataplane import PumpConfig
-from overlaynet.model.kernel import FdbEntry, KernelObject, LinkAddress, Neighbour, Route, Sysctl, Underlay, VxlanLink
+from overlaynet.model.kernel import (
+    NEXT_HOP_IDS,
+    FdbEntry,
+    KernelObject,
+    LinkAddress,
+    Neighbour,
+    NextHop,
+    Route,
+    Sysctl,
+    Underlay,
+    VxlanLink,
+)
 from overlaynet.model.lease import HostId, Lease, LeaseAttributes
 from overlaynet.model.lease_text import VxlanData, decode_vxlan_data, encode_vxlan_data
-from overlaynet.model.network import VxlanOptions
+from overlaynet.model.network import FamilyConfig, VxlanOptions
 
 _INNER_BYTES = 8 + 8 + 14
 """What stands between the outer and the inner IP header: UDP (RFC 768), VXLAN (RFC 7348 section 5) and Ethernet headers."""
@@ -32,6 +44,20 @@ def link_name(vni: Vni, family: Family) -> str:
 def vtep_mac(host: HostId, vni: Vni, family: Family) -> MacAddress:
     """The device's link-layer address, made of the host's identity, so that a device made again is the one that peers know."""
     return MacAddress.from_random(hashlib.sha256(f"{host}/vxlan/{vni}/{family.value}".encode()).digest()[:6])
+
+
+def next_hop_id(half: FamilyConfig, subnet: Prefix) -> int | None:
+    """The number of the next hop to `subnet`, its place in the network; None for one so far back that no number is left.
+
+    IPv4 has the lower half of `NEXT_HOP_IDS`, IPv6 the upper. The same subnet always has the same number, so a restart finds
+    everything as it was left.
+    """
+    each = len(NEXT_HOP_IDS) // 2
+    offset = int(subnet.network_address) - int(half.network.network_address)
+    place = offset >> (half.family.bits - half.subnet_len)
+    if subnet.prefixlen != half.subnet_len or not 0 <= place < each:
+        return None
+    return NEXT_HOP_IDS.start + place + (0 if half.family is Family.IPV4 else each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +127,7 @@ class VxlanBackend:
         return Base(tuple(objects), min(mtus))
 
     def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:  # noqa: ARG002
-        """Three entries in each family, or one where the peer is a neighbour and DirectRouting is on."""
+        """Three entries in each family (four with a next hop), or one where the peer is a neighbour and DirectRouting is on."""
         if (foreign := self.foreign(peer)) is not None:
             return foreign
         objects: list[KernelObject] = []
@@ -120,11 +146,12 @@ class VxlanBackend:
                 ways.append(f"direct via {vtep.address}")
                 continue
             name, base = link_name(self.options.vni, family), subnet.network_address
-            objects += [
-                Neighbour(name, base, vtep.mac),
-                FdbEntry(name, vtep.mac, vtep.address),
-                Route(subnet, link=name, gateway=base, onlink=True, metric=metric),
-            ]
+            objects += [Neighbour(name, base, vtep.mac), FdbEntry(name, vtep.mac, vtep.address)]
+            hop = next_hop_id(half, subnet) if self.place.settings.next_hops else None
+            if hop is None:
+                objects.append(Route(subnet, link=name, gateway=base, onlink=True, metric=metric))
+            else:
+                objects += [NextHop(hop, name, base), Route(subnet, link=name, metric=metric, next_hop=hop)]
             ways.append(f"vxlan {vtep.address}")
         return PeerPlan(tuple(objects), ", ".join(ways))
 

@@ -19,7 +19,7 @@ _EVERYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def cleanup(as_json: bool) -> None:
-    """Remove all that is ours from this host's kernel: links, and routes with our protocol number.
+    """Remove all that is ours from this host's kernel: links, and next hops and routes with our protocol number.
 
     Sysctls stay as they are. Refused while a daemon serves this network namespace.
     """

@@ -16,7 +16,7 @@ from overlaynet.daemon.settings import Settings, SocketGroup, check_spans, parse
 from overlaynet.errors import ConfigError
 from overlaynet.model.dataplane import OFFLOADS
 
-_BOOLEANS = ("release-on-exit", "ip-forward")
+_BOOLEANS = ("release-on-exit", "ip-forward", "next-hops")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -36,6 +36,7 @@ _BOOLEANS = ("release-on-exit", "ip-forward")
 @flag("healthz-port", default=0, show_default=True, type=click.IntRange(0, 65_535), help="Port for them; 0 is off.")
 @flag("release-on-exit", default=False, type=bool, show_default=True, metavar="BOOL", help="Give the lease back at the end.")
 @flag("ip-forward", default=True, type=bool, show_default=True, metavar="BOOL", help="Turn IP forwarding on.")
+@flag("next-hops", default=True, type=bool, show_default=True, metavar="BOOL", help="Use next-hop objects if the kernel can.")
 @flag(
     "offload",
     default=",".join(OFFLOADS),
@@ -103,6 +104,7 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
         healthz_port=flags["healthz_port"],
         release_on_exit=flags["release_on_exit"],
         ip_forward=flags["ip_forward"],
+        next_hops=flags["next_hops"],
         offloads=parse_offloads(flags["offload"]),
         vxlan_mode=flags["vxlan_mode"],
         log_format=flags["log_format"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -72,6 +73,7 @@ async def _serve(settings: Settings, host: HostSettings, store: Store, health: H
     log.info("underlay chosen", link=host.underlay, public=_shown(host))
     async with await NetlinkKernel.open() as kernel:
         engine = UdpEngine(settings.offloads)
+        host = replace(host, next_hops=settings.next_hops and kernel.next_hops)
         driver = Driver(host.host, Reconciler(host), store, kernel, engine, health, settings.subnet_file, settings.state_dir)
         _end_on_signals(driver, release=settings.release_on_exit)
         async with serving(settings.run_dir, driver.status, settings.socket_group):

@@ -54,6 +54,7 @@ class Settings:
     healthz_port: int = 0
     release_on_exit: bool = False
     ip_forward: bool = True
+    next_hops: bool = True
     offloads: tuple[str, ...] = OFFLOADS
     vxlan_mode: Literal["kernel", "user"] | None = None
     log_format: Literal["text", "json"] = "text"

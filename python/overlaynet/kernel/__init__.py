@@ -12,7 +12,7 @@ __all__ = ["Kernel"]
 
 
 class Kernel(Protocol):
-    """One network namespace's links, addresses, neighbours, forwarding entries, routes and sysctls."""
+    """One network namespace's links, addresses, neighbours, forwarding entries, next hops, routes and sysctls."""
 
     async def observe(self, scope: Scope) -> Observation:
         """Everything in `scope` that is ours, and what is in its way. KernelError: the dump failed."""
@@ -32,6 +32,10 @@ class Kernel(Protocol):
     @property
     def writes(self) -> int:
         """How many operations this process has sent to the kernel."""
+
+    @property
+    def next_hops(self) -> bool:
+        """Whether this kernel knows next-hop objects (Linux 5.3)."""
 
     async def aclose(self) -> None:
         """Close the sockets."""

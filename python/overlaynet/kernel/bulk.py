@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from overlaynet import _core
 from overlaynet.errors import KernelBusyError
-from overlaynet.kernel.entries import RTM_GETNEIGH, RTM_GETROUTE, Fields
+from overlaynet.kernel.entries import RTM_GETNEIGH, RTM_GETNEXTHOP, RTM_GETROUTE, Fields
 from overlaynet.kernel.messages import AF_BRIDGE, TABLE_MAIN
 from overlaynet.kernel.namespace import route_socket
 
@@ -86,6 +86,10 @@ class BulkSocket:
     def forwarding(self, link: int) -> list[Fields]:
         """The forwarding entries of a device."""
         return self._dump(RTM_GETNEIGH, struct.pack("=Bxxxi4x", AF_BRIDGE, link))
+
+    def next_hops(self) -> list[Fields]:
+        """The next-hop objects. OSError with EOPNOTSUPP: the kernel knows none."""
+        return self._dump(RTM_GETNEXTHOP, bytes(8))
 
     def _write_batch(self, requests: list[tuple[int, int, Fields]]) -> list[OSError | None]:
         first = self._numbers(len(requests))

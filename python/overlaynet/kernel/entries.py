@@ -7,17 +7,20 @@ tuples in the order that `overlaynet._core` documents: numbers as the kernel has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias, assert_never
 
 from overlaynet.kernel.messages import AF_BRIDGE, AF_INET, AF_INET6, NUD_PERMANENT, TABLE_MAIN
 from overlaynet.model.addresses import Address, LinkIndex, MacAddress, Prefix
 from overlaynet.model.kernel import (
+    NEXT_HOP_IDS,
     ROUTE_PROTOCOL,
     Delete,
     FdbEntry,
     Neighbour,
+    NextHop,
+    ObjectKind,
     Operation,
     Put,
     Route,
@@ -26,7 +29,7 @@ from overlaynet.model.kernel import (
 Fields: TypeAlias = tuple[Any, ...]
 """A message's fields: of a route (`destination` and so on, below), a neighbour or a next hop."""
 
-Entry: TypeAlias = Neighbour | FdbEntry | Route
+Entry: TypeAlias = Neighbour | FdbEntry | NextHop | Route
 """An object of a kind that is written in batches."""
 
 RTM_NEWROUTE: Final = 24
@@ -35,6 +38,9 @@ RTM_GETROUTE: Final = 26
 RTM_NEWNEIGH: Final = 28
 RTM_DELNEIGH: Final = 29
 RTM_GETNEIGH: Final = 30
+RTM_NEWNEXTHOP: Final = 104
+RTM_DELNEXTHOP: Final = 105
+RTM_GETNEXTHOP: Final = 106
 
 _CREATE: Final = 0x400 | 0x200  # NLM_F_CREATE | NLM_F_EXCL
 _REPLACE: Final = 0x400 | 0x100  # NLM_F_CREATE | NLM_F_REPLACE
@@ -67,8 +73,15 @@ def request(operation: Operation, item: Entry, index_of: Callable[[str], LinkInd
         case FdbEntry():
             fields = (AF_BRIDGE, index_of(item.link), NUD_PERMANENT, _NTF_SELF, item.destination.packed, item.mac.octets)
             return RTM_DELNEIGH if delete else RTM_NEWNEIGH, flags, fields
+        case NextHop():
+            if delete:
+                return RTM_DELNEXTHOP, flags, (item.id, 0, 0, 0, 0, None)
+            family = AF_INET if item.gateway.version == 4 else AF_INET6
+            fields = (item.id, family, ROUTE_PROTOCOL, _RTNH_F_ONLINK, index_of(item.link), item.gateway.packed)
+            return RTM_NEWNEXTHOP, flags, fields
         case Route():
-            direct = item.type == "unicast" and item.gateway is None and item.prefix.version == 4
+            hop = item.next_hop or 0
+            direct = item.type == "unicast" and item.gateway is None and not hop and item.prefix.version == 4
             fields = (
                 item.prefix.network_address.packed,
                 item.prefix.prefixlen,
@@ -77,11 +90,12 @@ def request(operation: Operation, item: Entry, index_of: Callable[[str], LinkInd
                 _SCOPE_NOWHERE if delete else _SCOPE_LINK if direct else _SCOPE_UNIVERSE,
                 RTN_UNICAST if item.type == "unicast" else RTN_UNREACHABLE,
                 _RTNH_F_ONLINK if item.onlink and not delete else 0,
-                0 if item.link is None else index_of(item.link),
+                # The next hop stands for the link too: the kernel takes one or the other.
+                0 if item.link is None or hop else index_of(item.link),
                 None if item.gateway is None else item.gateway.packed,
                 item.metric,
                 None if item.source is None or delete else item.source.packed,
-                0,
+                hop,
             )
             return RTM_DELROUTE if delete else RTM_NEWROUTE, flags, fields
         case _:
@@ -103,6 +117,22 @@ def fdb_entry(fields: Fields, link: str) -> FdbEntry | None:
         return None
     entry = FdbEntry(link, MacAddress(mac), address(destination))
     return entry if entry.mac.is_unicast else None
+
+
+def next_hop(fields: Fields, ours: Mapping[LinkIndex, str]) -> NextHop | tuple[Hashable, str] | None:
+    """The next hop in a dump: ours (on one of `ours`), somebody else's with a number of ours (its key and text), or another."""
+    number, _, protocol, flags, link, gateway, other = fields
+    if number not in NEXT_HOP_IDS:
+        return None
+    if protocol == ROUTE_PROTOCOL and LinkIndex(link) in ours and gateway is not None and not other and flags & _RTNH_F_ONLINK:
+        return NextHop(number, ours[LinkIndex(link)], address(gateway))
+    parts = [f"nexthop id {number}"]
+    if gateway is not None:
+        parts.append(f"via {address(gateway)}")
+    if link:
+        parts.append(f"dev {ours.get(LinkIndex(link), link)}")
+    parts.append(f"proto {_PROTOCOLS.get(protocol, protocol)}")
+    return (ObjectKind.NEXT_HOP, number), " ".join(parts)
 
 
 def route_prefix(fields: Fields) -> Prefix:
@@ -133,17 +163,19 @@ def route_metric(fields: Fields) -> int:
 
 def route(fields: Fields, names: Mapping[LinkIndex, str]) -> Route:
     """The route in a dump as a value; what we never make (several gateways, say) shows as a route without any."""
-    destination, length, _, _, _, action, flags, link, gateway, metric, source, _, _ = fields
+    destination, length, _, _, _, action, flags, link, gateway, metric, source, hop, _ = fields
     unreachable = action == RTN_UNREACHABLE
     return Route(
         prefix=_network(destination, length),
         # IPv6 shows the loopback link for unreachable routes (net/ipv6/route.c, ip6_route_info_create).
         link=None if unreachable else names.get(LinkIndex(link), ""),
-        gateway=None if gateway is None else address(gateway),
-        onlink=bool(flags & _RTNH_F_ONLINK),
+        # For programs that know no next hops the kernel repeats what they stand for, unless told not to (nexthop_compat_mode).
+        gateway=None if gateway is None or hop else address(gateway),
+        onlink=bool(flags & _RTNH_F_ONLINK) and not hop,
         metric=metric,
         source=None if source is None else address(source),
         type="unreachable" if unreachable else "unicast",
+        next_hop=hop or None,
     )
 
 

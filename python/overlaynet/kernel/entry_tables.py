@@ -21,7 +21,7 @@ from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.kernel.namespace import NamespaceThread
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.model.addresses import LinkIndex, Prefix
-from overlaynet.model.kernel import Delete, KernelObject, ObjectKind, Operation, Put, Scope, describe
+from overlaynet.model.kernel import Delete, KernelObject, ObjectKind, Operation, Put, Route, Scope, describe
 
 _T = TypeVar("_T")
 
@@ -36,17 +36,18 @@ class Reading:
 
 
 class EntryTables:
-    """Neighbours, forwarding entries and routes, over a socket that is opened when first needed and after any failure of it."""
+    """Neighbours, forwarding entries, next hops and routes, over a socket that is opened again after any failure of it."""
 
     def __init__(self, thread: NamespaceThread) -> None:
         self._thread = thread
         self._socket: BulkSocket | None = None
+        self.next_hops = False
         self._known: dict[Fields, KernelObject | None] = {}
         self._known_in: Hashable = None
 
     async def open(self) -> None:
-        """Open the socket. OSError: it cannot be had."""
-        await self._thread.call(lambda: self._use(lambda bulk: bulk.port))
+        """Open the socket, and find out whether this kernel knows next hops. OSError: it cannot be had."""
+        self.next_hops = await self._thread.call(lambda: self._use(_knows_next_hops))
 
     async def aclose(self) -> None:
         """Close the socket, when what is under way is done."""
@@ -126,6 +127,16 @@ class EntryTables:
                 fresh[fields] = item
                 if item is not None:
                     found.objects.append(item)
+        if self.next_hops:
+            on = {view.index: view.name for view in ours}
+            for fields in bulk.next_hops():
+                hop = known[fields] if fields in known else entries.next_hop(fields, on)
+                if isinstance(hop, tuple):
+                    found.foreign.append(hop)
+                    continue
+                fresh[fields] = hop
+                if hop is not None:
+                    found.objects.append(hop)
         for family in FAMILIES.values():
             for fields in bulk.routes(family):
                 item = known.get(fields)
@@ -169,6 +180,16 @@ def _sort_route(fields: Fields, scope: Scope, names: Mapping[LinkIndex, str]) ->
     return None
 
 
+def _knows_next_hops(bulk: BulkSocket) -> bool:
+    try:
+        bulk.next_hops()
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+            return False
+        raise
+    return True
+
+
 def _index(name: str) -> LinkIndex | None:
     try:
         return LinkIndex(socket.if_nametoindex(name))
@@ -179,6 +200,9 @@ def _index(name: str) -> LinkIndex | None:
 def _refusal(operation: Operation, error: OSError) -> KernelError | None:
     """The error as ours; None if what was to be deleted is gone already."""
     match operation:
+        case Delete(object=Route(next_hop=int())) if error.errno == errno.EINVAL:
+            # With its next hop the route has gone (net/ipv4/fib_frontend.c, inet_rtm_delroute).
+            return None
         case Delete():
             return None if error.errno in GONE else as_kernel_error(error, "delete", describe(operation.object))
         case Put(replaces=None):

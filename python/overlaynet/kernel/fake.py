@@ -21,6 +21,7 @@ from overlaynet.model.addresses import Address
 from overlaynet.model.kernel import (
     Delete,
     KernelObject,
+    NextHop,
     ObjectKind,
     Observation,
     Operation,
@@ -44,7 +45,9 @@ class Fault:
 class FakeKernel:
     """A `Kernel` without a kernel. Its underlays and foreign entries are put there by `add_underlay`, `add_foreign_*`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, next_hops: bool = True) -> None:
+        """`next_hops` False makes it one from before Linux 5.3."""
+        self._next_hops = next_hops
         self._tables = Tables(self._notify)
         self._faults: list[Fault] = []
         self._observe_faults: list[int] = []
@@ -58,6 +61,11 @@ class FakeKernel:
         """How many operations were sent."""
         return self._writes
 
+    @property
+    def next_hops(self) -> bool:
+        """Whether it knows next-hop objects."""
+        return self._next_hops
+
     async def aclose(self) -> None:
         """Nothing to close."""
 
@@ -68,6 +76,7 @@ class FakeKernel:
             raise _error(RefusedError(number), "observe", f"what is ours around {scope.underlay}")
         objects: list[KernelObject] = [*self._tables.links.values(), *self._tables.addresses.values()]
         objects += [*self._tables.neighbours.values(), *self._tables.fdb.values()]
+        objects += self._tables.next_hops.values()
         objects += [
             route
             for route in self._tables.routes.values()
@@ -77,6 +86,7 @@ class FakeKernel:
         foreign = [
             (key, text) for key, (route, text) in self._tables.foreign_routes.items() if is_within(route.prefix, scope.networks)
         ]
+        foreign += self._tables.foreign_next_hops.items()
         foreign += [
             ((ObjectKind.LINK, name), f"link {name} of kind {lower.kind}")
             for name, lower in self._tables.lower.items()
@@ -103,6 +113,8 @@ class FakeKernel:
             try:
                 self._inject(operation)
                 match operation:
+                    case Put(object=NextHop()) if not self._next_hops:
+                        raise RefusedError(errno.EOPNOTSUPP)
                     case Put(object=item, replaces=seen):
                         self._tables.put(item, seen is not None)
                     case Delete(object=item):
@@ -143,6 +155,18 @@ class FakeKernel:
         """Somebody else's route, of another protocol than ours; it takes the place of ours with the same key."""
         self._tables.routes.pop(route.key, None)
         self._tables.foreign_routes[route.key] = (route, f"{describe(route).removeprefix('route ')} proto {protocol}")
+        self._notify()
+
+    def add_foreign_next_hop(self, hop: NextHop, protocol: str = "static") -> None:
+        """Somebody else's next hop with a number of ours; it takes the place of ours with that number."""
+        self._tables.next_hops.pop(hop.key, None)
+        self._tables.foreign_next_hops[hop.key] = f"{describe(hop).removesuffix(' onlink')} proto {protocol}"
+        self._notify()
+
+    def flush_next_hops(self) -> None:
+        """Remove every next hop behind our back, and with them their routes."""
+        for hop in list(self._tables.next_hops.values()):
+            self._tables.delete(hop)
         self._notify()
 
     def remove_foreign_route(self, route: Route) -> None:
@@ -214,6 +238,7 @@ class FakeKernel:
                 *self._tables.addresses.values(),
                 *self._tables.neighbours.values(),
                 *self._tables.fdb.values(),
+                *self._tables.next_hops.values(),
                 *self._tables.routes.values(),
             ]
         )
@@ -222,6 +247,7 @@ class FakeKernel:
         """What is there that is ours or foreign, a line each, sorted."""
         lines = [describe(item) for item in self.objects]
         lines += [f"foreign route {text}" for _, text in self._tables.foreign_routes.values()]
+        lines += [f"foreign {text}" for text in self._tables.foreign_next_hops.values()]
         lines += [f"foreign link {name} {lower.kind}" for name, lower in self._tables.lower.items() if is_our_link(name)]
         lines += [
             f"sysctl net/{path} = {value}"

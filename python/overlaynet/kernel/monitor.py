@@ -19,7 +19,7 @@ from overlaynet.kernel import entries
 from overlaynet.kernel.messages import AF_BRIDGE, NUD_PERMANENT, TABLE_MAIN
 from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.kernel.namespace import NamespaceThread, route_socket
-from overlaynet.model.kernel import ROUTE_PROTOCOL, Scope
+from overlaynet.model.kernel import NEXT_HOP_IDS, ROUTE_PROTOCOL, Scope
 
 _NETLINK_ADD_MEMBERSHIP: Final = 1
 _SO_ATTACH_FILTER: Final = 26
@@ -31,6 +31,7 @@ _RTNLGRP_IPV4_IFADDR: Final = 5
 _RTNLGRP_IPV4_ROUTE: Final = 7
 _RTNLGRP_IPV6_IFADDR: Final = 9
 _RTNLGRP_IPV6_ROUTE: Final = 11
+_RTNLGRP_NEXTHOP: Final = 32
 _GROUPS: Final = (
     _RTNLGRP_LINK,
     _RTNLGRP_NEIGH,
@@ -38,11 +39,13 @@ _GROUPS: Final = (
     _RTNLGRP_IPV4_ROUTE,
     _RTNLGRP_IPV6_IFADDR,
     _RTNLGRP_IPV6_ROUTE,
+    _RTNLGRP_NEXTHOP,
 )
 
 _LINKS: Final = (16, 17)
 _ADDRESSES: Final = (20, 21)
 _ROUTES: Final = (24, 25)
+_NEIGHBOURS: Final = (28, 29)
 _DELLINK: Final = 17
 _DELNEIGH: Final = 29
 _IFLA_IFNAME: Final = 3
@@ -87,7 +90,9 @@ class Filter:
         if isinstance(told, tuple):
             if kind in _ROUTES:
                 return self._route(told)
-            return self._neighbour(kind, told)
+            if kind in _NEIGHBOURS:
+                return self._neighbour(kind, told)
+            return told[0] in NEXT_HOP_IDS
         if kind in _LINKS:
             return self._link(kind, told) and not by_us
         if kind in _ADDRESSES and not by_us:
@@ -147,7 +152,12 @@ def subscribed_socket() -> socket.socket:
     try:
         made.bind((0, 0))
         for group in _GROUPS:
-            made.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            try:
+                made.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            except OSError:
+                # A kernel without next hops has no such group.
+                if group != _RTNLGRP_NEXTHOP:
+                    raise
     except OSError:
         made.close()
         raise

@@ -94,6 +94,11 @@ class NetlinkKernel:
         """How many operations this process has sent to the kernel."""
         return self._writes
 
+    @property
+    def next_hops(self) -> bool:
+        """Whether this kernel knows next-hop objects (Linux 5.3)."""
+        return self._tables.next_hops
+
     async def observe(self, scope: Scope) -> Observation:
         """Everything in `scope` that is ours, and what is in its way. KernelError: the dump failed.
 

@@ -19,6 +19,8 @@ from overlaynet.model.kernel import (
     Link,
     LinkAddress,
     Neighbour,
+    NextHop,
+    ObjectKind,
     Route,
     Sysctl,
     TunLink,
@@ -26,7 +28,7 @@ from overlaynet.model.kernel import (
     VxlanLink,
 )
 
-_T = TypeVar("_T", LinkAddress, Neighbour, FdbEntry, Route)
+_T = TypeVar("_T", LinkAddress, Neighbour, FdbEntry, NextHop, Route)
 
 SYSCTLS = (
     ("ipv4/ip_forward", "0"),
@@ -71,6 +73,8 @@ class Tables:
         self.addresses: dict[Hashable, LinkAddress] = {}
         self.neighbours: dict[Hashable, Neighbour] = {}
         self.fdb: dict[Hashable, FdbEntry] = {}
+        self.next_hops: dict[Hashable, NextHop] = {}
+        self.foreign_next_hops: dict[Hashable, str] = {}
         self.routes: dict[Hashable, Route] = {}
         self.foreign_routes: dict[Hashable, tuple[Route, str]] = {}
         self.sysctls: dict[str, str] = dict(SYSCTLS)
@@ -99,6 +103,8 @@ class Tables:
                 self._require_fdb_link(item)
                 _require_new(item, self.fdb, replaces)
                 self.fdb[item.key] = item
+            case NextHop():
+                self._put_next_hop(item, replaces)
             case Route():
                 self._put_route(item, replaces)
             case Sysctl():
@@ -126,13 +132,14 @@ class Tables:
                 # The kernel looks for this destination, and finds none if it is another (drivers/net/vxlan, vxlan_fdb_delete).
                 if there is not None and there.destination == item.destination:
                     del self.fdb[item.key]
+            case NextHop():
+                if self.next_hops.pop(item.key, None) is not None:
+                    # Its routes go with it, silently (net/ipv4/nexthop.c, remove_nexthop).
+                    _drop(self.routes, lambda route: route.next_hop == item.id)
+                    self._lost()
             case Route():
                 there_route = self.routes.get(item.key)
-                if there_route is not None and (there_route.link, there_route.gateway, there_route.type) == (
-                    item.link,
-                    item.gateway,
-                    item.type,
-                ):
+                if there_route is not None and _way(there_route) == _way(item):
                     del self.routes[item.key]
             case Sysctl():
                 pass
@@ -185,6 +192,15 @@ class Tables:
         # Outer IP header, UDP, VXLAN and inner Ethernet header (include/net/vxlan.h, VXLAN_HEADROOM, VXLAN6_HEADROOM).
         return Mtu(self.lower[item.underlay].mtu - (50 if item.local.version == 4 else 70))
 
+    def _put_next_hop(self, item: NextHop, replaces: bool) -> None:
+        self._require_link(item.link)
+        if not self.links[item.link].up:
+            raise RefusedError(errno.ENETDOWN, "Nexthop device is not up")
+        if not replaces and (item.key in self.next_hops or item.key in self.foreign_next_hops):
+            raise RefusedError(errno.EEXIST)
+        self.foreign_next_hops.pop(item.key, None)
+        self.next_hops[item.key] = item
+
     def _put_route(self, item: Route, replaces: bool) -> None:
         if item.type == "unicast":
             self._require_reachable(item)
@@ -197,6 +213,11 @@ class Tables:
         self.routes[item.key] = item
 
     def _require_reachable(self, item: Route) -> None:
+        if item.next_hop is not None:
+            key = (ObjectKind.NEXT_HOP, item.next_hop)
+            if key not in self.next_hops and key not in self.foreign_next_hops:
+                raise RefusedError(errno.EINVAL, "Nexthop id does not exist")
+            return
         name = item.link
         if name is None or (name not in self.links and name not in self.lower):
             raise RefusedError(errno.ENODEV, f"there is no link {name}")
@@ -238,11 +259,13 @@ class Tables:
         _drop(self.addresses, lambda entry: entry.link == name)
         _drop(self.neighbours, lambda entry: entry.link == name)
         _drop(self.fdb, lambda entry: entry.link == name)
+        _drop(self.next_hops, lambda hop: hop.link == name)
         _drop(self.routes, lambda route: route.link == name)
         self._drop_link_sysctls(name)
 
     def _went_down(self, name: str) -> None:
         """Routes and neighbours go, and IPv6 addresses; IPv4 addresses and permanent forwarding entries stay."""
+        _drop(self.next_hops, lambda hop: hop.link == name)
         _drop(self.routes, lambda route: route.link == name)
         _drop(self.neighbours, lambda entry: entry.link == name)
         _drop(self.addresses, lambda entry: entry.link == name and Family.of(entry.address) is Family.IPV6)
@@ -254,7 +277,11 @@ class Tables:
         if family is Family.IPV4:
             # Without its last IPv4 address a link is disabled for IPv4 (net/ipv4/fib_frontend.c, fib_inetaddr_event).
             if not left:
-                _drop(self.routes, lambda route: route.link == item.link and Family.of(route.prefix) is family)
+                # Routes over next-hop objects are not among those that it looks at.
+                _drop(
+                    self.routes,
+                    lambda route: route.link == item.link and route.next_hop is None and Family.of(route.prefix) is family,
+                )
                 _drop(self.neighbours, lambda entry: entry.link == item.link and Family.of(entry.address) is family)
             if not self._is_local(item.address):
                 _drop(self.routes, lambda route: route.source == item.address)
@@ -330,6 +357,10 @@ def _require_new(item: KernelObject, table: Container[Hashable], replaces: bool)
 def _drop(table: dict[Hashable, _T], picks: Callable[[_T], bool]) -> None:
     for key in [key for key, entry in table.items() if picks(entry)]:
         del table[key]
+
+
+def _way(route: Route) -> tuple[object, ...]:
+    return (route.link, route.gateway, route.next_hop, route.type)
 
 
 def _changes_in_place(there: Link, wanted: Link) -> bool:

@@ -17,7 +17,7 @@ class HostSettings:
     sources; `public_ipv4` and `public_ipv6` are published to peers and differ from them behind address translation. `previous`
     is the subnet of an earlier run (subnet.env). `renew_margin_s` None means: the smaller of an hour and two thirds of the TTL.
     `vxlan_mode` overrides the network's.
-    `store` is the store's URL without secrets.
+    `store` is the store's URL without secrets. `next_hops` says that the kernel knows next-hop objects and may use them.
     """
 
     host: HostId
@@ -33,3 +33,4 @@ class HostSettings:
     ip_masquerade: bool = False
     vxlan_mode: Literal["kernel", "user"] | None = None
     store: str = ""
+    next_hops: bool = False

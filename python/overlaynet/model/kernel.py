@@ -20,6 +20,10 @@ UNREACHABLE_METRIC = 1_048_576
 """The metric of the route that ends packets to subnets which nobody leases; any route of a peer is preferred to it."""
 
 
+NEXT_HOP_IDS = range(0x4F00_0000, 0x5000_0000)
+"""The numbers of the next hops that are ours."""
+
+
 class ObjectKind(enum.IntEnum):
     """The kinds of kernel object in the order in which they are made; they are removed in reverse."""
 
@@ -28,7 +32,8 @@ class ObjectKind(enum.IntEnum):
     ADDRESS = 2
     NEIGHBOUR = 3
     FDB = 4
-    ROUTE = 5
+    NEXT_HOP = 5
+    ROUTE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +133,32 @@ class FdbEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class NextHop:
+    """A next-hop object (Linux 5.3) with our protocol number: a gateway that is on the link whatever its addresses.
+
+    Routes point to it by its number, one of `NEXT_HOP_IDS`. Each of thousands of routes over gateways of their own costs the
+    kernel a search among all others (net/ipv4/fib_semantics.c, fib_find_info); a route over a next hop does not. It vanishes
+    without a message when its link loses its carrier, so it is of use only on links that never do: VXLAN devices.
+    """
+
+    kind: ClassVar[ObjectKind] = ObjectKind.NEXT_HOP
+    id: int
+    link: str
+    gateway: Address
+
+    @property
+    def key(self) -> Hashable:
+        """Next hops are known by number."""
+        return (self.kind, self.id)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A route in the main table with our protocol number.
 
     `link` is None only for an unreachable route. `onlink` takes the gateway for reachable on the link whatever its addresses
-    (RTNH_F_ONLINK). `source` is the preferred source address of packets that this host itself sends.
+    (RTNH_F_ONLINK). `source` is the preferred source address of packets that this host itself sends. `next_hop` is the number
+    of the next hop, which then stands in the place of the gateway; its link is the route's.
     """
 
     kind: ClassVar[ObjectKind] = ObjectKind.ROUTE
@@ -143,6 +169,7 @@ class Route:
     metric: int = 0
     source: Address | None = None
     type: Literal["unicast", "unreachable"] = "unicast"
+    next_hop: int | None = None
 
     @property
     def key(self) -> Hashable:
@@ -169,7 +196,7 @@ class Sysctl:
         return (self.kind, self.path)
 
 
-KernelObject: TypeAlias = VxlanLink | TunLink | LinkAddress | Neighbour | FdbEntry | Route | Sysctl
+KernelObject: TypeAlias = VxlanLink | TunLink | LinkAddress | Neighbour | FdbEntry | NextHop | Route | Sysctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +283,12 @@ def describe(item: KernelObject) -> str:
             return f"neighbour {item.address} lladdr {item.mac} dev {item.link} permanent"
         case FdbEntry():
             return f"fdb {item.mac} dst {item.destination} dev {item.link} self permanent"
+        case NextHop():
+            return f"nexthop id {item.id} via {item.gateway} dev {item.link} onlink"
         case Route():
             parts = [f"route {'unreachable ' if item.type == 'unreachable' else ''}{item.prefix}"]
+            if item.next_hop is not None:
+                parts.append(f"nhid {item.next_hop}")
             if item.gateway is not None:
                 parts.append(f"via {item.gateway}")
             if item.link is not None:

@@ -11,7 +11,8 @@ by key alone would miss a peer whose address changed while nobody watched. So fo
 and what is ours, was seen and is not wanted is deleted, if the caller says that the wanted side is complete. Sysctls are never
 taken back: what they were before is not known, and others may have come to rely on them.
 
-Order. Objects lean on one another: an address on its link, a route on its link and its gateway's neighbour entry. Puts go in the
+Order. Objects lean on one another: an address on its link, a route on its link, its gateway's
+neighbour entry and its next hop. Puts go in the
 order of kinds and deletes in reverse, after all puts, so that a peer that moves is reachable by its new entries before the old
 ones go. A link's own sysctls follow the link, since they exist with it.
 
@@ -31,6 +32,7 @@ from overlaynet.model.kernel import (
     KernelObject,
     LinkAddress,
     Neighbour,
+    NextHop,
     ObjectKind,
     Observation,
     Operation,
@@ -55,7 +57,7 @@ class Difference:
 def link_of(item: KernelObject) -> str | None:
     """The name of the link on which `item` stands; None for links themselves and for what stands on none."""
     match item:
-        case LinkAddress() | Neighbour() | FdbEntry() | Route() | Sysctl():
+        case LinkAddress() | Neighbour() | FdbEntry() | NextHop() | Route() | Sysctl():
             return item.link
         case _:
             return None
@@ -78,6 +80,10 @@ def diff(wanted: Iterable[KernelObject], observation: Observation, *, complete: 
             conflicts[key] = foreign[key]
             if isinstance(item, VxlanLink | TunLink):
                 lost_links[item.name] = foreign[key]
+        elif isinstance(item, Route) and item.next_hop is not None and (ObjectKind.NEXT_HOP, item.next_hop) in conflicts:
+            # Whatever leads over somebody else's next hop is none of ours any more.
+            conflicts[key] = f"its next hop is somebody else's: {conflicts[ObjectKind.NEXT_HOP, item.next_hop]}"
+            keys.discard(key)
         elif link is not None and link in lost_links:
             conflicts[key] = f"its link {link} is somebody else's: {lost_links[link]}"
         elif have != item:
