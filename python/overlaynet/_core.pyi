@@ -592,13 +592,16 @@ class Pump:
         addresses: Sequence[str],
         peers: Sequence[tuple[Sequence[str], str, int, str | None]],
         vteps: tuple[int, str, str] | None = None,
+        source_check: str = "strict",
     ) -> None:
         """Exchange the tables in one step.
 
         `local` are this host's subnets, `addresses` its own in the overlay (the sources of its ICMP errors), `peers` each peer's
         subnets, public address, port, and its VTEP's link-layer address. `vteps` are the VNI and this host's own link-layer
         addresses for IPv4 and IPv6 inside; without them packets are carried without VXLAN and Ethernet headers. Peers that stay
-        keep their counters. DataplaneError: a text is no address or prefix.
+        keep their counters. `source_check` is how far the sources of incoming packets must fit: `strict` (the datagram's a peer's
+        address, the packet's that peer's subnet), `inner` (the packet's any peer's subnet), `off`. DataplaneError: a text is no
+        address, no prefix, or no such check.
         """
 
     def start(self) -> None:

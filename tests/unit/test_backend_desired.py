@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
-from overlaynet.backend import attributes, desired
+from overlaynet.backend import attributes, desired, features
 from overlaynet.backend.vxlan import next_hop_id, vtep_mac
 from overlaynet.errors import ConfigError
 from overlaynet.model.addresses import Family, LinkIndex, MacAddress, Mtu, Vni
@@ -214,9 +214,31 @@ def test_udp_over_an_ipv6_underlay_has_a_smaller_mtu() -> None:
     assert state.pump.listen == (six,)
 
 
-def test_udp_with_ipv6_subnets_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"EnableIPv6.*udp"):
-        attributes(network(DUAL.replace(b"TYPE", b"udp")), settings())
+def test_udp_in_both_families_sends_ipv6_only_to_hosts_that_say_they_take_it() -> None:
+    config = network(DUAL.replace(b"TYPE", b"udp"))
+    own = Lease(Subnets(IPv4Network("10.5.1.0/24"), IPv6Network("fd00:5:0:1::/64")), LeaseAttributes(), HOST)
+    able, unable = replace(dual_peer(7, "udp"), features=("udp6",)), dual_peer(8, "udp")
+    only_v6 = replace(dual_peer(9, "udp"), subnets=Subnets(None, IPv6Network("fd00:5:0:9::/64")))
+    state = desired(config, settings(), own, (able, unable, only_v6), UNDERLAY)
+    assert features(config) == ("udp6",)
+    assert state.pump is not None
+    assert [str(one) for one in state.pump.local] == ["10.5.1.0/24", "fd00:5:0:1::/64"]
+    assert [[str(one) for one in peer.subnets] for peer in state.pump.peers] == [
+        ["10.5.7.0/24", "fd00:5:0:7::/64"],
+        ["10.5.8.0/24"],
+    ]
+    assert [lease for lease, _ in state.refused] == [only_v6]
+    assert "udp6" in state.refused[0][1]
+    assert "udp6" in state.paths[str(unable.subnets)]
+    assert "udp6" not in state.paths[str(able.subnets)]
+    text = [describe(item) for item in state.objects]
+    assert "route fd00:5::/48 dev ovl-udp metric 1024" in text
+    assert "address fd00:5:0:1::/128 dev ovl-udp" in text
+
+
+def test_udp_over_a_link_too_small_for_ipv6_names_the_link() -> None:
+    with pytest.raises(ConfigError, match=r"--iface.*eth0.*1280"):
+        desired(network(DUAL.replace(b"TYPE", b"udp")), settings(), OWN, (), replace(UNDERLAY, mtu=Mtu(1300)))
 
 
 def test_family_without_an_underlay_address_is_refused_by_name() -> None:

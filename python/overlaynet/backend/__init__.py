@@ -7,7 +7,18 @@ them alone, unless its packets have one.
 
 from __future__ import annotations
 
-from overlaynet.backend.dispatch import attributes, backend_for, desired, for_host, link_names
+from overlaynet.backend.dispatch import attributes, backend_for, desired, features, for_host, link_names
 from overlaynet.backend.plan import Backend, DesiredState, PeerPlan, Refused
 
-__all__ = ["Backend", "DesiredState", "PeerPlan", "Refused", "attributes", "backend_for", "desired", "for_host", "link_names"]
+__all__ = [
+    "Backend",
+    "DesiredState",
+    "PeerPlan",
+    "Refused",
+    "attributes",
+    "backend_for",
+    "desired",
+    "features",
+    "for_host",
+    "link_names",
+]

@@ -9,7 +9,7 @@ from typing import assert_never
 from overlaynet.backend import vxlan_user
 from overlaynet.backend.host_gw import HostGwBackend
 from overlaynet.backend.plan import Backend, DesiredState, PeerPlan, Place, Refused
-from overlaynet.backend.udp import TUN_NAME, UdpBackend
+from overlaynet.backend.udp import TUN_NAME, UDP6, UdpBackend
 from overlaynet.backend.vxlan import VxlanBackend, link_name
 from overlaynet.backend.vxlan_user import UserVxlanBackend
 from overlaynet.model.host import HostSettings
@@ -45,6 +45,11 @@ def backend_for(config: NetworkConfig, settings: HostSettings) -> Backend:
 def attributes(config: NetworkConfig, settings: HostSettings) -> LeaseAttributes:
     """What this host publishes with its lease. ConfigError: the host lacks what the network's backend needs."""
     return backend_for(config, settings).attributes()
+
+
+def features(config: NetworkConfig) -> tuple[str, ...]:
+    """What this host says with its lease that it can do beyond flannel."""
+    return (UDP6,) if isinstance(config.backend, UdpOptions) and config.v6 is not None else ()
 
 
 def link_names(config: NetworkConfig) -> tuple[str, ...]:

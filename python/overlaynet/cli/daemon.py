@@ -50,6 +50,13 @@ _BOOLEANS = ("release-on-exit", "ip-forward", "next-hops")
     type=click.Choice(["kernel", "user"]),
     help="VXLAN by the kernel or the engine, whatever the network says.",
 )
+@flag(
+    "source-check",
+    default="strict",
+    show_default=True,
+    type=click.Choice(["strict", "inner", "off"]),
+    help="How far the sources of packets to the packet engine must fit.",
+)
 @flag("log-format", default="text", show_default=True, type=click.Choice(["text", "json"]), help="Form of the log on stderr.")
 @flag(
     "log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]), help="Least level."
@@ -106,6 +113,7 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
         ip_forward=flags["ip_forward"],
         next_hops=flags["next_hops"],
         offloads=parse_offloads(flags["offload"]),
+        source_check=flags["source_check"],
         vxlan_mode=flags["vxlan_mode"],
         log_format=flags["log_format"],
         log_level="debug" if verbosity else flags["log_level"],

@@ -72,7 +72,7 @@ async def _serve(settings: Settings, host: HostSettings, store: Store, health: H
             log.warning(str(unavailable))
     log.info("underlay chosen", link=host.underlay, public=_shown(host))
     async with await NetlinkKernel.open() as kernel:
-        engine = UdpEngine(settings.offloads)
+        engine = UdpEngine(settings.offloads, settings.source_check)
         host = replace(host, next_hops=settings.next_hops and kernel.next_hops)
         driver = Driver(host.host, Reconciler(host), store, kernel, engine, health, settings.subnet_file, settings.state_dir)
         _end_on_signals(driver, release=settings.release_on_exit)

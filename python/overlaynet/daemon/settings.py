@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from overlaynet.errors import ConfigError
-from overlaynet.model.dataplane import OFFLOADS
+from overlaynet.model.dataplane import OFFLOADS, SourceCheck
 from overlaynet.store.location import StoreLocation
 
 DEFAULT_TTL_S = 86_400.0
@@ -56,6 +56,7 @@ class Settings:
     ip_forward: bool = True
     next_hops: bool = True
     offloads: tuple[str, ...] = OFFLOADS
+    source_check: SourceCheck = "strict"
     vxlan_mode: Literal["kernel", "user"] | None = None
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from overlaynet.errors import DataplaneError
-from overlaynet.model.dataplane import OFFLOADS, PumpConfig
+from overlaynet.model.dataplane import OFFLOADS, PumpConfig, SourceCheck
 
 if TYPE_CHECKING:
     from overlaynet._core import Pump
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class UdpEngine:
     """The engine of the `udp` backend: a TUN device, a UDP socket, and a thread between them.
 
-    `offloads` are those that it may use.
+    `offloads` are those that it may use, `source_check` is how far the sources of incoming packets must fit.
     """
 
-    def __init__(self, offloads: Sequence[str] = OFFLOADS) -> None:
+    def __init__(self, offloads: Sequence[str] = OFFLOADS, source_check: SourceCheck = "strict") -> None:
         self._offloads = tuple(offloads)
+        self._source_check = source_check
         self._pump: Pump | None = None
         self._config: PumpConfig | None = None
 
@@ -38,12 +39,12 @@ class UdpEngine:
             bind = [(str(address), config.port) for address in config.listen]
             spread = config.vteps is not None
             pump = Pump(tun=config.link, bind=bind, mtu=config.mtu, offloads=self._offloads, spread=spread)
-            _configure(pump, config)
+            _configure(pump, config, self._source_check)
             pump.start()
             self._pump = pump
         else:
             try:
-                _configure(self._pump, config)
+                _configure(self._pump, config, self._source_check)
             except DataplaneError:
                 self.apply(None)
                 raise
@@ -69,7 +70,7 @@ class UdpEngine:
         )
 
 
-def _configure(pump: Pump, config: PumpConfig) -> None:
+def _configure(pump: Pump, config: PumpConfig, source_check: SourceCheck) -> None:
     vteps = config.vteps
     pump.configure(
         local=[str(prefix) for prefix in config.local],
@@ -84,4 +85,5 @@ def _configure(pump: Pump, config: PumpConfig) -> None:
             for peer in config.peers
         ],
         vteps=None if vteps is None else (vteps.vni, str(vteps.v4), str(vteps.v6)),
+        source_check=source_check,
     )

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from overlaynet.model.addresses import Address, MacAddress, Mtu, Prefix, Vni
 
 OFFLOADS = ("tso", "uso", "gso", "gro", "batch", "poll")
 """What the engine may leave to the kernel in bulk: TCP and UDP super-packets through the TUN, several datagrams in one send, in
 one receive, in one system call; and looking for more packets for some microseconds before it sleeps."""
+
+
+SourceCheck: TypeAlias = Literal["strict", "inner", "off"]
+"""How far the sources of incoming packets must fit: the datagram's and the packet's, the packet's only (for peers behind address
+translation), or neither."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from overlaynet.backend import features
 from overlaynet.errors import AddressInUseError, ConflictError, LeaseLostError, StoreError, SubnetsExhaustedError
 from overlaynet.model.host import HostSettings
 from overlaynet.model.lease import Grant, Lease, LeaseAttributes, Subnets
@@ -125,7 +126,9 @@ class LeaseHolder:
             self._refused_claim(error, now)
             return
         self._request = "claim"
-        self.journal.act(ClaimSubnet(choice.subnets, attributes, self.settings.ttl_s, seen, takes_over=choice.takes_over))
+        said = features(config)
+        claim = ClaimSubnet(choice.subnets, attributes, self.settings.ttl_s, seen, features=said, takes_over=choice.takes_over)
+        self.journal.act(claim)
 
     def resume(self, own: Lease) -> None:
         """Go by the lease of an earlier run until the store says whether it is still held."""

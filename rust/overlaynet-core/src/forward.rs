@@ -25,6 +25,22 @@ pub const ICMPV6_ERROR_BYTES: usize = 1280;
 
 const REPLY_TTL: u8 = 64;
 
+/// The least path MTU that anybody is told, in bytes: what every host takes (RFC 791 section 3.1, RFC 8200 section 5).
+const LEAST_MTU_V4: usize = 576;
+const LEAST_MTU_V6: usize = 1280;
+
+/// How far the source of an incoming packet must fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceCheck {
+    /// The datagram comes from a peer's address, and the packet from that peer's subnets.
+    #[default]
+    Strict,
+    /// The packet comes from any peer's subnets, wherever the datagram is from: for peers behind address translation.
+    Inner,
+    /// Nothing is asked of the source.
+    Off,
+}
+
 /// The place of a peer in [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerIndex(u32);
@@ -67,6 +83,7 @@ pub struct Tables {
     local_v6: PrefixTable<Ipv6Prefix, ()>,
     routes_v4: PrefixTable<Ipv4Prefix, PeerIndex>,
     routes_v6: PrefixTable<Ipv6Prefix, PeerIndex>,
+    source_check: SourceCheck,
     encapsulation: Encapsulation,
     peers: Vec<SocketAddr>,
     headers: Vec<Header>,
@@ -97,6 +114,11 @@ impl Tables {
             IpAddr::V4(address) => self.address_v4 = Some(address),
             IpAddr::V6(address) => self.address_v6 = Some(address),
         }
+    }
+
+    /// Says how far the sources of incoming packets must fit.
+    pub fn set_source_check(&mut self, check: SourceCheck) {
+        self.source_check = check;
     }
 
     /// Says how inner packets lie in datagrams; before any peer is added.
@@ -161,17 +183,30 @@ impl Tables {
 
     /// Decides about a packet that the host routed into the tunnel; its TTL is lowered where it goes on.
     ///
-    /// `longest` is the length of the longest packet that it becomes on the wire: its own, but for super-packets. `reply` has room
-    /// for [`ICMPV6_ERROR_BYTES`].
-    pub fn outgoing(&self, packet: &mut [u8], longest: usize, reply: &mut [u8]) -> Outgoing {
+    /// `longest` is the length of the longest packet that it becomes on the wire: its own, but for super-packets. `path_mtu` is what
+    /// is known of the way to a peer, in bytes of inner packet; what may be fragmented goes on whatever that is, since datagrams
+    /// are fragmented outside. `reply` has room for [`ICMPV6_ERROR_BYTES`].
+    pub fn outgoing(
+        &self,
+        packet: &mut [u8],
+        longest: usize,
+        path_mtu: &dyn Fn(PeerIndex) -> Option<usize>,
+        reply: &mut [u8],
+    ) -> Outgoing {
         match packet.first().map(|byte| byte >> 4) {
-            Some(4) => self.outgoing_v4(packet, longest, reply),
-            Some(6) => self.outgoing_v6(packet, longest, reply),
+            Some(4) => self.outgoing_v4(packet, longest, path_mtu, reply),
+            Some(6) => self.outgoing_v6(packet, longest, path_mtu, reply),
             _ => Outgoing::Drop(DropReason::Malformed),
         }
     }
 
-    fn outgoing_v4(&self, bytes: &mut [u8], longest: usize, reply: &mut [u8]) -> Outgoing {
+    fn outgoing_v4(
+        &self,
+        bytes: &mut [u8],
+        longest: usize,
+        path_mtu: &dyn Fn(PeerIndex) -> Option<usize>,
+        reply: &mut [u8],
+    ) -> Outgoing {
         let Ok(mut packet) = ipv4::Packet::new_checked(bytes) else {
             return Outgoing::Drop(DropReason::Malformed);
         };
@@ -192,10 +227,16 @@ impl Tables {
                 let mtu = u16::try_from(self.mtu).unwrap_or(u16::MAX);
                 (DropReason::TooBig, icmp::Repr::fragmentation_needed(mtu, 0))
             }
-            Some((_, peer)) => {
-                packet.set_ttl(ttl - 1);
-                return Outgoing::Encapsulate(*peer);
-            }
+            Some((_, peer)) => match path_mtu(*peer).map(|mtu| mtu.max(LEAST_MTU_V4)) {
+                Some(mtu) if longest > mtu && packet.dont_fragment() => {
+                    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                    (DropReason::TooBig, icmp::Repr::fragmentation_needed(mtu, 0))
+                }
+                _ => {
+                    packet.set_ttl(ttl - 1);
+                    return Outgoing::Encapsulate(*peer);
+                }
+            },
         };
         match self.address_v4.filter(|_| may_answer_v4(&packet)) {
             Some(source) => Outgoing::Reply(answer_v4(source, &packet, error, reply), reason),
@@ -203,7 +244,13 @@ impl Tables {
         }
     }
 
-    fn outgoing_v6(&self, bytes: &mut [u8], longest: usize, reply: &mut [u8]) -> Outgoing {
+    fn outgoing_v6(
+        &self,
+        bytes: &mut [u8],
+        longest: usize,
+        path_mtu: &dyn Fn(PeerIndex) -> Option<usize>,
+        reply: &mut [u8],
+    ) -> Outgoing {
         let Ok(mut packet) = ipv6::Packet::new_checked(bytes) else {
             return Outgoing::Drop(DropReason::Malformed);
         };
@@ -218,10 +265,16 @@ impl Tables {
                 let mtu = u32::try_from(self.mtu).unwrap_or(u32::MAX);
                 (DropReason::TooBig, icmpv6::Repr::packet_too_big(mtu, 0))
             }
-            Some((_, peer)) => {
-                packet.set_hop_limit(hop_limit - 1);
-                return Outgoing::Encapsulate(*peer);
-            }
+            Some((_, peer)) => match path_mtu(*peer).map(|mtu| mtu.max(LEAST_MTU_V6)) {
+                Some(mtu) if longest > mtu => {
+                    let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
+                    (DropReason::TooBig, icmpv6::Repr::packet_too_big(mtu, 0))
+                }
+                _ => {
+                    packet.set_hop_limit(hop_limit - 1);
+                    return Outgoing::Encapsulate(*peer);
+                }
+            },
         };
         match self.address_v6.filter(|_| may_answer_v6(&packet)) {
             Some(source) => Outgoing::Reply(answer_v6(source, &packet, error, reply), reason),
@@ -235,11 +288,18 @@ impl Tables {
         self.by_address.get(&address.to_canonical()).copied()
     }
 
-    /// The length of a packet that a datagram of `peer` brought, if this peer may send it to this host.
+    /// The length of a packet that a datagram of `peer` (None: of a stranger) brought, if it may come in, and whose it is.
     ///
     /// # Errors
     /// Why it is dropped.
-    pub fn incoming(&self, peer: PeerIndex, bytes: &[u8]) -> Result<usize, DropReason> {
+    pub fn incoming(
+        &self,
+        peer: Option<PeerIndex>,
+        bytes: &[u8],
+    ) -> Result<(usize, Option<PeerIndex>), DropReason> {
+        if peer.is_none() && self.source_check == SourceCheck::Strict {
+            return Err(DropReason::UnknownPeer);
+        }
         let (owner, is_ours, len) = match bytes.first().map(|byte| byte >> 4) {
             Some(4) => {
                 let packet = ipv4::Packet::new_checked(bytes).map_err(|_| DropReason::Malformed)?;
@@ -258,13 +318,18 @@ impl Tables {
             }
             _ => return Err(DropReason::Malformed),
         };
-        if owner != Some(peer) {
+        let fits = match self.source_check {
+            SourceCheck::Strict => owner == peer,
+            SourceCheck::Inner => owner.is_some(),
+            SourceCheck::Off => true,
+        };
+        if !fits {
             return Err(DropReason::ForeignSource);
         }
         if !is_ours {
             return Err(DropReason::ForeignDestination);
         }
-        Ok(len)
+        Ok((len, owner.or(peer)))
     }
 }
 

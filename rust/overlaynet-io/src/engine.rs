@@ -8,16 +8,17 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use overlaynet_core::encapsulation::{Encapsulation, flow};
-use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, Outgoing};
+use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, Outgoing, PeerIndex};
 use overlaynet_core::offload::{Gso, MAX_HEADERS_BYTES, Run, Split, VnetHeader, complete_checksum};
 use overlaynet_core::stats::DropReason;
 
 use crate::offload::{Offload, Offloads};
 use crate::outbox::{Destination, MORE_SEGMENTS, Outbox, SEGMENTS, Singles};
 use crate::port::{Batch, Buffers, Message, PacketPort, Piece, Place};
-use crate::shared::{Picture, Shared};
+use crate::shared::{PATH_MTU_LASTS, Picture, Shared};
 
 /// Packets that one turn takes from the TUN.
 const OUTGOING: usize = 128;
@@ -40,6 +41,45 @@ struct Leaving {
     at: usize,
 }
 
+/// The place of a packet's owner in the tables where it has none.
+const NOBODY: usize = usize::MAX;
+
+/// How many ICMP errors may go out at once, and how many a second after that (the kernel's own `icmp_msgs_burst` and
+/// `icmp_msgs_per_sec`, ip-sysctl).
+const ANSWERS_AT_ONCE: u32 = 50;
+const ANSWERS_A_SECOND: u32 = 1000;
+
+/// Limits ICMP errors (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 (f)): a bucket of answers that fills with time.
+#[derive(Debug)]
+struct Answers {
+    left: u32,
+    filled: Instant,
+}
+
+impl Answers {
+    fn new() -> Self {
+        Self {
+            left: ANSWERS_AT_ONCE,
+            filled: Instant::now(),
+        }
+    }
+
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let step = Duration::from_secs(1) / ANSWERS_A_SECOND;
+        let steps = now.saturating_duration_since(self.filled).as_micros() / step.as_micros();
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        if steps > 0 {
+            self.left = self.left.saturating_add(steps).min(ANSWERS_AT_ONCE);
+            self.filled += step.saturating_mul(steps);
+        }
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+}
+
 /// Both ports and the buffers between them.
 pub struct Engine<T, U> {
     pub(crate) tun: T,
@@ -50,6 +90,7 @@ pub struct Engine<T, U> {
     order: Box<[Leaving]>,
     sending: Sending,
     reply: Box<[u8]>,
+    answers: Answers,
 }
 
 impl<T: PacketPort, U: PacketPort> Engine<T, U> {
@@ -69,6 +110,7 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             order: vec![Leaving::default(); OUTGOING].into_boxed_slice(),
             sending: Sending::default(),
             reply: vec![0; ICMPV6_ERROR_BYTES].into_boxed_slice(),
+            answers: Answers::new(),
         }
     }
 
@@ -131,7 +173,16 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             None => None,
         };
         let verdict = match longest {
-            Some(longest) => picture.tables.outgoing(packet, longest, &mut self.reply),
+            Some(longest) => {
+                let begun = self.sending.begun;
+                let path_mtu = |peer: PeerIndex| {
+                    let known = picture.peers.get(peer.get())?;
+                    known.path_mtu.value(|| milliseconds(begun))
+                };
+                picture
+                    .tables
+                    .outgoing(packet, longest, &path_mtu, &mut self.reply)
+            }
             None => Outgoing::Drop(DropReason::Malformed),
         };
         match verdict {
@@ -147,7 +198,9 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             }
             Outgoing::Reply(len, reason) => {
                 self.shared.drop_packets(None, reason, 1);
-                self.answer(len)?;
+                if self.answers.may_answer(Instant::now()) {
+                    self.answer(len)?;
+                }
             }
             Outgoing::Drop(reason) => self.shared.drop_packets(None, reason, 1),
         }
@@ -204,23 +257,22 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
         for at in 0..batch.len() {
             let slot = batch.slot(at);
             let step = if slot.segment == 0 { slot.len } else { slot.segment };
-            let Some(peer) = slot.sender.and_then(|sender| picture.tables.peer_at(sender.ip())) else {
-                let datagrams = slot.len.div_ceil(step.max(1)).max(1);
-                self.shared.drop_packets(None, DropReason::UnknownPeer, datagrams);
-                continue;
-            };
+            let peer = slot.sender.and_then(|sender| picture.tables.peer_at(sender.ip()));
             let end = slot.start + slot.len;
             let mut start = slot.start;
             loop {
                 let datagram = start..(start + step).min(end);
                 let bytes = &batch.bytes()[datagram.clone()];
                 let arrived = picture.tables.encapsulation().strip(bytes).and_then(|skip| {
-                    let len = picture.tables.incoming(peer, &bytes[skip..])?;
-                    Ok(start + skip..start + skip + len)
+                    let (len, owner) = picture.tables.incoming(peer, &bytes[skip..])?;
+                    Ok((start + skip..start + skip + len, owner))
                 });
                 match arrived {
-                    Ok(packet) => joining.deliver(peer.get(), packet)?,
-                    Err(reason) => self.shared.drop_packets(picture.peers.get(peer.get()), reason, 1),
+                    Ok((packet, owner)) => joining.deliver(owner.map_or(NOBODY, PeerIndex::get), packet)?,
+                    Err(reason) => {
+                        let stats = peer.and_then(|peer| picture.peers.get(peer.get()));
+                        self.shared.drop_packets(stats, reason, 1);
+                    }
                 }
                 start = datagram.end;
                 if start >= end {
@@ -240,6 +292,8 @@ struct Sending {
     outbox: Outbox,
     singles: Singles,
     segments: usize,
+    /// From when on moments are counted.
+    begun: Instant,
 }
 
 impl Default for Sending {
@@ -248,6 +302,7 @@ impl Default for Sending {
             outbox: Outbox::default(),
             singles: Singles::default(),
             segments: MORE_SEGMENTS,
+            begun: Instant::now(),
         }
     }
 }
@@ -321,6 +376,7 @@ impl<P: PacketPort> Way<'_, P> {
             outbox,
             singles,
             segments,
+            begun,
         } = &mut *self.sending;
         let buffers = outbox.buffers(self.batch);
         let messages = outbox.messages();
@@ -339,6 +395,9 @@ impl<P: PacketPort> Way<'_, P> {
             if message.packets == 1 || !is_about_size(error) {
                 drop_message(self.shared, self.picture, message);
                 continue;
+            }
+            if error == libc::EMSGSIZE {
+                learn_path(self.port, self.picture, message, milliseconds(*begun));
             }
             give_up(self.shared.offloads(), message, error, segments);
             outbox.single(first - 1, singles);
@@ -362,6 +421,29 @@ impl<P: PacketPort> Way<'_, P> {
         outbox.clear();
         Ok(())
     }
+}
+
+/// Notes what the system knows of the way to the message's destination, if that is too narrow for its packets.
+fn learn_path<P: PacketPort>(port: &mut P, picture: &Picture, message: &Message, now: u64) {
+    let Some(known) = picture.peers.get(message.peer) else {
+        return;
+    };
+    let Some(payload) = message.endpoint.and_then(|endpoint| port.path_payload(endpoint)) else {
+        return;
+    };
+    if payload < message.segment {
+        let outside = picture.tables.header(message.peer).len();
+        #[allow(clippy::cast_possible_truncation, reason = "ten minutes")]
+        let lasts = PATH_MTU_LASTS.as_millis() as u64;
+        known
+            .path_mtu
+            .learn(payload.saturating_sub(outside).max(1), now + lasts);
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "584 million years")]
+fn milliseconds(since: Instant) -> u64 {
+    since.elapsed().as_millis() as u64
 }
 
 /// Whether an error may go away when packets go one by one: it is about how they were put together.

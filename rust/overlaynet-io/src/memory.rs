@@ -48,6 +48,8 @@ pub struct MemoryPort {
     pub inbox: VecDeque<Received>,
     /// What was sent, in order.
     pub outbox: Vec<Delivered>,
+    /// The longest datagram that reaches anybody in one piece.
+    pub path_payload: Option<usize>,
     /// Decides about each message that is sent.
     pub refusal: Option<Refusal>,
 }
@@ -64,6 +66,10 @@ impl PacketPort for MemoryPort {
             batch.set_segment(received.segment);
         }
         Ok(())
+    }
+
+    fn path_payload(&mut self, _: SocketAddr) -> Option<usize> {
+        self.path_payload
     }
 
     fn send(&mut self, buffers: Buffers<'_>, messages: &[Message]) -> io::Result<Sent> {

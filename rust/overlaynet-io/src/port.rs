@@ -217,6 +217,12 @@ pub trait PacketPort {
     /// The port's end: the device is gone, the socket is broken.
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()>;
 
+    /// The longest datagram that reaches `endpoint` in one piece, as far as is known, in bytes of payload.
+    fn path_payload(&mut self, endpoint: SocketAddr) -> Option<usize> {
+        let _ = endpoint;
+        None
+    }
+
     /// Sends `messages` in order, up to the first that the system refuses.
     ///
     /// # Errors

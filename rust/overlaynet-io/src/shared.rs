@@ -1,8 +1,9 @@
 //! What the pump's thread and its owner share: the tables, the counters, and how it stands with the offloads.
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use overlaynet_core::forward::Tables;
@@ -10,9 +11,42 @@ use overlaynet_core::stats::{DropReason, Drops, Traffic};
 
 use crate::offload::Offloads;
 
-/// What is counted of one peer.
+/// How long a smaller path MTU is believed, as the kernel believes its own (`mtu_expires`, ip-sysctl).
+pub const PATH_MTU_LASTS: Duration = Duration::from_secs(600);
+
+/// The MTU of the way to a peer where it is smaller than the TUN's, in bytes of inner packet; it is forgotten after a while.
+#[derive(Debug, Default)]
+pub struct PathMtu {
+    bytes: AtomicUsize,
+    /// Milliseconds since the engine began.
+    ends: AtomicU64,
+}
+
+impl PathMtu {
+    /// Believes `bytes` until `ends`, in milliseconds since the engine began.
+    pub fn learn(&self, bytes: usize, ends: u64) {
+        self.ends.store(ends, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What is believed; `now` is asked only if there is something.
+    pub fn value(&self, now: impl FnOnce() -> u64) -> Option<usize> {
+        match self.bytes.load(Ordering::Relaxed) {
+            0 => None,
+            bytes if now() < self.ends.load(Ordering::Relaxed) => Some(bytes),
+            _ => {
+                self.bytes.store(0, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+/// What is counted of one peer, and what is known of the way to it.
 #[derive(Debug, Default)]
 pub struct PeerStats {
+    /// The MTU of the way.
+    pub path_mtu: PathMtu,
     /// Packets and bytes.
     pub traffic: Traffic,
     /// Packets of or for this peer that were dropped.

@@ -306,7 +306,47 @@ impl Udp {
     }
 }
 
+/// The MTU of the route to `endpoint`, learned path MTUs included (ip(7), ipv6(7)).
+fn route_mtu(endpoint: SocketAddr) -> io::Result<usize> {
+    let (any, level, option): (SocketAddr, _, _) = if endpoint.is_ipv4() {
+        ((Ipv4Addr::UNSPECIFIED, 0).into(), libc::IPPROTO_IP, libc::IP_MTU)
+    } else {
+        (
+            (Ipv6Addr::UNSPECIFIED, 0).into(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU,
+        )
+    };
+    // Only a connected socket can be asked.
+    let probe = UdpSocket::bind(any)?;
+    probe.connect(endpoint)?;
+    let mut value: libc::c_int = 0;
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `value`; both live across the call.
+    let result = unsafe {
+        libc::getsockopt(
+            probe.as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    usize::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
 impl PacketPort for Udp {
+    fn path_payload(&mut self, endpoint: SocketAddr) -> Option<usize> {
+        const UDP_HEADER_BYTES: usize = 8;
+        let ip_header_bytes = if endpoint.is_ipv4() { 20 } else { 40 };
+        route_mtu(endpoint)
+            .ok()?
+            .checked_sub(ip_header_bytes + UDP_HEADER_BYTES)
+    }
+
     fn receive(&mut self, batch: &mut Batch) -> io::Result<()> {
         let descriptor = |sockets: &Sockets| sockets.listening.as_raw_fd();
         let (v4, v6) = (self.v4.as_ref().map(descriptor), self.v6.as_ref().map(descriptor));

@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlaynet_core::encapsulation::{Encapsulation, Vtep};
-use overlaynet_core::forward::{IpPrefix, Tables};
+use overlaynet_core::forward::{IpPrefix, SourceCheck, Tables};
 use overlaynet_core::stats::{Drops, Traffic};
 use overlaynet_core::wire::ethernet::MacAddress;
 use overlaynet_core::wire::vxlan::Vni;
@@ -71,7 +71,7 @@ impl Pump {
         })
     }
 
-    #[pyo3(signature = (*, local, addresses, peers, vteps=None))]
+    #[pyo3(signature = (*, local, addresses, peers, vteps=None, source_check="strict"))]
     fn configure(
         &self,
         py: Python<'_>,
@@ -79,9 +79,20 @@ impl Pump {
         addresses: Vec<String>,
         peers: Vec<Peer>,
         vteps: Option<Vteps>,
+        source_check: &str,
     ) -> PyResult<()> {
+        let check = match source_check {
+            "strict" => SourceCheck::Strict,
+            "inner" => SourceCheck::Inner,
+            "off" => SourceCheck::Off,
+            _ => {
+                let why = format!("{source_check:?}: must be strict, inner or off");
+                return Err(error::dataplane("configure", &why));
+            }
+        };
         py.detach(|| {
-            let tables = tables(self.mtu, &local, &addresses, &peers, vteps.as_ref())?;
+            let mut tables = tables(self.mtu, &local, &addresses, &peers, vteps.as_ref())?;
+            tables.set_source_check(check);
             // Under the lock: of two exchanges at once, the later one must see the peers of the earlier.
             self.locked().shared().exchange(tables);
             Ok(())

@@ -49,22 +49,22 @@ fn packet_v6(source: &str, destination: &str, payload: usize) -> Vec<u8> {
 
 fn leave(tables: &Tables, packet: &mut [u8], reply: &mut [u8]) -> Outgoing {
     let len = packet.len();
-    tables.outgoing(packet, len, reply)
+    tables.outgoing(packet, len, &|_| None, reply)
 }
 
 #[derive(Debug, PartialEq)]
 enum Incoming {
     Deliver(PeerIndex, usize),
+    Stranger(usize),
     Drop(Option<PeerIndex>, DropReason),
 }
 
 fn arrive(tables: &Tables, sender: IpAddr, packet: &[u8]) -> Incoming {
-    let Some(peer) = tables.peer_at(sender) else {
-        return Incoming::Drop(None, DropReason::UnknownPeer);
-    };
+    let peer = tables.peer_at(sender);
     match tables.incoming(peer, packet) {
-        Ok(len) => Incoming::Deliver(peer, len),
-        Err(reason) => Incoming::Drop(Some(peer), reason),
+        Ok((len, Some(owner))) => Incoming::Deliver(owner, len),
+        Ok((len, None)) => Incoming::Stranger(len),
+        Err(reason) => Incoming::Drop(peer, reason),
     }
 }
 
@@ -147,9 +147,9 @@ fn used_up_ttl_and_long_packets_are_answered() {
 fn a_super_packet_is_as_long_as_its_longest_part() {
     let mut bytes = packet_v4(POD, FAR, 4000);
     let (tables, mut reply) = (tables(), [0; 1280]);
-    let verdict = tables.outgoing(&mut bytes, 1400, &mut reply);
+    let verdict = tables.outgoing(&mut bytes, 1400, &|_| None, &mut reply);
     assert_eq!(verdict, Outgoing::Encapsulate(PeerIndex(0)));
-    let verdict = tables.outgoing(&mut bytes, 1401, &mut reply);
+    let verdict = tables.outgoing(&mut bytes, 1401, &|_| None, &mut reply);
     assert!(matches!(verdict, Outgoing::Reply(_, DropReason::TooBig)));
 }
 
@@ -212,6 +212,68 @@ fn only_a_peer_may_send_and_only_from_its_subnet_to_ours() {
         arrive(&tables, PEER.into(), &good),
         Incoming::Deliver(PeerIndex(0), 48)
     );
+}
+
+#[test]
+fn a_peer_behind_translation_is_known_by_its_packets_and_nobody_by_nothing() {
+    let stranger: IpAddr = Ipv4Addr::new(192, 0, 2, 99).into();
+    let good = packet_v4(FAR, POD, 8);
+    let forged = packet_v4(Ipv4Addr::new(10, 1, 77, 1), POD, 8);
+    let astray = packet_v4(FAR, Ipv4Addr::new(10, 1, 3, 1), 8);
+    let mut tables = tables();
+    tables.set_source_check(SourceCheck::Inner);
+    assert_eq!(
+        arrive(&tables, stranger, &good),
+        Incoming::Deliver(PeerIndex(0), 28)
+    );
+    assert_eq!(
+        arrive(&tables, OTHER.into(), &good),
+        Incoming::Deliver(PeerIndex(0), 28)
+    );
+    assert_eq!(
+        arrive(&tables, stranger, &forged),
+        Incoming::Drop(None, DropReason::ForeignSource)
+    );
+    assert_eq!(
+        arrive(&tables, stranger, &astray),
+        Incoming::Drop(None, DropReason::ForeignDestination)
+    );
+    tables.set_source_check(SourceCheck::Off);
+    assert_eq!(arrive(&tables, stranger, &forged), Incoming::Stranger(28));
+    assert_eq!(
+        arrive(&tables, PEER.into(), &forged),
+        Incoming::Deliver(PeerIndex(0), 28)
+    );
+    assert_eq!(
+        arrive(&tables, stranger, &astray),
+        Incoming::Drop(None, DropReason::ForeignDestination)
+    );
+}
+
+#[test]
+fn a_smaller_path_is_told_but_never_below_what_every_host_takes() {
+    let (tables, mut reply) = (tables(), [0; 1280]);
+    for (path, told) in [(1300, 1300_u16), (100, 576)] {
+        let mut bytes = packet_v4(POD, FAR, 1370);
+        let verdict = tables.outgoing(&mut bytes, 1390, &|_| Some(path), &mut reply);
+        assert!(matches!(verdict, Outgoing::Reply(_, DropReason::TooBig)));
+        assert_eq!(
+            (reply[20], reply[21], &reply[26..28]),
+            (3, 4, &told.to_be_bytes()[..])
+        );
+    }
+    for (path, told) in [(1300, 1300_u32), (100, 1280)] {
+        let mut bytes = packet_v6("fd00:1::2", "fd00:2::2", 1350);
+        let verdict = tables.outgoing(&mut bytes, 1390, &|_| Some(path), &mut reply);
+        assert!(matches!(verdict, Outgoing::Reply(_, DropReason::TooBig)));
+        assert_eq!((reply[40], &reply[44..48]), (2, &told.to_be_bytes()[..]));
+    }
+    let mut bytes = packet_v4(POD, FAR, 1370);
+    let mut repr = ipv4::Repr::new(POD, FAR, 17, 1370);
+    repr.dont_fragment = false;
+    repr.emit(&mut bytes[..20]);
+    let verdict = tables.outgoing(&mut bytes, 1390, &|_| Some(1300), &mut reply);
+    assert_eq!(verdict, Outgoing::Encapsulate(PeerIndex(0)));
 }
 
 #[test]

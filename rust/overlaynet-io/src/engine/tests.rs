@@ -288,6 +288,106 @@ fn sends_that_the_kernel_refuses_go_one_by_one_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_path_that_is_too_narrow_is_learned_told_and_forgotten() {
+    let mut one = node(0, &[1]);
+    one.udp.refusal = Some(refuses(1, libc::EMSGSIZE));
+    one.udp.path_payload = Some(1372);
+    let mut big = tcp_packet(0, 1, 10_000, Some(1400));
+    // It must not be fragmented.
+    big.bytes[6] = 0x40;
+    big.bytes[10..12].fill(0);
+    let sum = overlaynet_core::wire::checksum::checksum(&big.bytes[..20]);
+    big.bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+    one.tun.inbox.push_back(big.clone());
+    one.turn().unwrap();
+    assert_eq!(one.udp.outbox.len(), 8);
+
+    one.tun.inbox.push_back(big.clone());
+    one.turn().unwrap();
+    assert_eq!(one.udp.outbox.len(), 8);
+    let told = &one.tun.outbox[0].bytes;
+    assert_eq!(
+        (told[20], told[21], &told[26..28]),
+        (3, 4, &1372_u16.to_be_bytes()[..])
+    );
+    assert!(
+        one.shared
+            .drops()
+            .iter()
+            .any(|entry| entry == (DropReason::TooBig, 1))
+    );
+
+    let peers = one.shared.peers();
+    peers[&IpAddr::V4(HOSTS[1])].path_mtu.learn(1372, 0);
+    one.tun.inbox.push_back(big);
+    one.turn().unwrap();
+    assert_eq!(one.udp.outbox.len(), 16);
+}
+
+#[test]
+fn answers_are_limited_and_the_limit_passes() {
+    let mut answers = Answers::new();
+    let begun = Instant::now();
+    let many = |answers: &mut Answers, now| (0..500).filter(|_| answers.may_answer(now)).count();
+    assert_eq!(many(&mut answers, begun), 50);
+    assert_eq!(many(&mut answers, begun + Duration::from_millis(20)), 20);
+    assert_eq!(many(&mut answers, begun + Duration::from_secs(60)), 50);
+
+    let mut one = node(0, &[1]);
+    for _ in 0..300 {
+        one.tun.inbox.push_back(received(packet(0, 2)));
+    }
+    let begun = Instant::now();
+    while one.turn().unwrap() {}
+    let most = 50 + usize::try_from(begun.elapsed().as_millis()).unwrap() + 1;
+    assert!((50..=most).contains(&one.tun.outbox.len()));
+    assert!(
+        one.shared
+            .drops()
+            .iter()
+            .any(|entry| entry == (DropReason::NoPeer, 300))
+    );
+}
+
+#[test]
+fn vxlan_crosses_two_nodes_in_lanes() {
+    use overlaynet_core::encapsulation::Vtep;
+    use overlaynet_core::wire::ethernet::MacAddress;
+    use overlaynet_core::wire::vxlan::Vni;
+    let mac = |host: usize| MacAddress([2, 0, 0, 0, 0, u8::try_from(host).unwrap()]);
+    let vtep_node = |host: usize, peer: usize| {
+        let engine = node(host, &[]);
+        let mut tables = tables(host, &[]);
+        tables.set_encapsulation(Encapsulation::Vxlan(Vtep {
+            vni: Vni::new(1).unwrap(),
+            v4: mac(host),
+            v6: mac(host),
+        }));
+        tables.add_vtep(endpoint(peer), mac(peer), &[subnet(peer)]);
+        engine.shared.exchange(tables);
+        engine
+    };
+    let (mut one, mut two) = (vtep_node(0, 1), vtep_node(1, 0));
+    let big = tcp_packet(0, 1, 60_000, Some(1400));
+    one.tun.inbox.push_back(received(packet(0, 1)));
+    one.tun.inbox.push_back(big.clone());
+    one.turn().unwrap();
+    assert!(one.udp.outbox.iter().all(|sent| sent.message.lane < LANES));
+    for sent in &one.udp.outbox {
+        for datagram in sent.datagrams() {
+            assert_eq!(datagram[..22], *one.shared.picture().tables.header(0));
+        }
+    }
+    assert_eq!(one.shared.traffic().tx_bytes.value(), 28 + 60_000 + 43 * 40);
+    carry(&mut one, 0, &mut two);
+    two.turn().unwrap();
+    let mut arrived: Vec<_> = two.tun.outbox.iter().map(|sent| sent.bytes.clone()).collect();
+    arrived.sort_by_key(Vec::len);
+    assert_eq!(arrived[0][20..], [7; 8]);
+    assert_eq!(arrived[1][40..], big.bytes[40..]);
+}
+
+#[test]
 fn a_kernel_that_takes_fewer_segments_gets_fewer() {
     let mut one = node(0, &[1]);
     one.udp.refusal = Some(refuses(64, libc::EINVAL));
