@@ -15,7 +15,12 @@ use crate::layers::{self, Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vla
 /// The packet in `buffer`, with its headers found down to the innermost payload.
 #[pyfunction]
 #[pyo3(signature = (buffer, /, first = "ethernet", *, tunnels = true, strict = true))]
-pub(crate) fn decode(buffer: &Bound<'_, PyAny>, first: &str, tunnels: bool, strict: bool) -> PyResult<Packet> {
+pub(crate) fn decode(
+    buffer: &Bound<'_, PyAny>,
+    first: &str,
+    tunnels: bool,
+    strict: bool,
+) -> PyResult<Packet> {
     let bytes = buffer::content(buffer)?;
     let first = next(first)?;
     let mut scan = Scan::new(&bytes, first, tunnels);
