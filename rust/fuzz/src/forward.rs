@@ -76,8 +76,9 @@ pub fn check(bytes: &[u8]) {
         make_valid(&mut packet, source, destination);
     }
     for &peer in &peers {
-        if let Ok(len) = tables.incoming(peer, &packet) {
+        if let Ok((len, owner)) = tables.incoming(Some(peer), &packet) {
             assert!(0 < len && len <= packet.len());
+            assert_eq!(owner, Some(peer));
         }
     }
     let longest = if repair & 2 == 2 {
@@ -85,9 +86,11 @@ pub fn check(bytes: &[u8]) {
     } else {
         usize::from(repair) << 8
     };
+    assert!(tables.incoming(None, &packet).is_err());
+    let path = (repair & 4 == 4).then_some(usize::from(repair) << 3);
     for room in [ICMPV6_ERROR_BYTES, usize::from(repair)] {
         let (before, mut after, mut reply) = (&packet, packet.clone(), vec![0; room]);
-        match tables.outgoing(&mut after, longest, &mut reply) {
+        match tables.outgoing(&mut after, longest, &|_| path, &mut reply) {
             Outgoing::Encapsulate(peer) => {
                 assert!(tables.endpoint(peer).is_some());
                 assert!(longest <= mtu);
