@@ -21,9 +21,16 @@ from overlaynet.lab.bench import LINKS, PATHS, Effort, measure, plan_bench
 from overlaynet.lab.bench_figures import figures
 from overlaynet.lab.demo import Size, demonstrate, plan_demo
 from overlaynet.lab.figures import write_report
-from overlaynet.lab.topology import BACKENDS, FAMILIES, Underlay, plan_lab
+from overlaynet.lab.topology import BACKENDS, Families, Underlay, parse_families, plan_lab
 
 DEFAULT_NAME = "lab"
+
+_family = click.option(
+    "--family",
+    default=Families.V4.value,
+    show_default=True,
+    help=f"Of the network and the underlay; one of {', '.join(one.value for one in Families)}.",
+)
 
 
 @click.group()
@@ -35,6 +42,7 @@ def lab() -> None:
 @click.option("--name", default=DEFAULT_NAME, show_default=True, help="The lab's name.")
 @click.option("--hosts", default=3, show_default=True, help="How many hosts.")
 @click.option("--backend", default="vxlan", show_default=True, help=f"One of {', '.join(BACKENDS)}.")
+@_family
 @click.option("--store", help="The store's URL; by default an SQLite file of the lab's own.")
 @click.option("--bridges", default=1, show_default=True, help="Bridges on each host, a pod behind each.")
 @click.option(
@@ -44,9 +52,10 @@ def lab() -> None:
     show_default=True,
     help="One segment for all hosts, or a router with a network for each.",
 )
-def up(name: str, hosts: int, backend: str, store: str | None, bridges: int, underlay: str) -> None:
+def up(name: str, hosts: int, backend: str, family: str, store: str | None, bridges: int, underlay: str) -> None:
     """Bring a lab up and leave it running."""
-    plan = plan_lab(name, hosts=hosts, bridges=bridges, backend=backend, underlay=Underlay(underlay))
+    families = parse_families(family)
+    plan = plan_lab(name, hosts=hosts, bridges=bridges, backend=backend, families=families, underlay=Underlay(underlay))
     with shown_notes(), ended_by_signals(), shown_progress() as progress:
         labs.up(plan, store=store, progress=lambda step: progress(name, step))
     click.echo(f"{name}: up: {', '.join(plan.members)}")
@@ -83,6 +92,7 @@ def _row(name: str) -> dict[str, object]:
         "hosts": len(found.plan.hosts),
         "daemons": running,
         "backend": found.plan.backend,
+        "family": found.plan.families.value,
         "underlay": found.plan.underlay.value,
         "bridges": len(found.plan.hosts[0].pods),
         "store": found.store,
@@ -109,11 +119,11 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> None:
 @lab.command()
 @click.option("--name", default="demo", show_default=True, help="The name of the labs that come and go.")
 @click.option("--hosts", default=3, show_default=True, help="How many hosts.")
-@click.option("--backend", default=",".join(BACKENDS), show_default=True, help="Backends, separated by commas.")
-@click.option("--family", default=FAMILIES[0], show_default=True, help=f"One of {', '.join(FAMILIES)}.")
+@click.option("--backend", help=f"Backends, separated by commas. [default: of {','.join(BACKENDS)} each that carries the family]")
+@_family
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Write the figures to this file.")
 @click.pass_context
-def demo(context: click.Context, name: str, hosts: int, backend: str, family: str, report: Path | None) -> None:
+def demo(context: click.Context, name: str, hosts: int, backend: str | None, family: str, report: Path | None) -> None:
     """Show each backend at work: pings, a file over HTTP, TCP. Ends with 0 only if nothing was lost."""
     plans = plan_demo(name, hosts=hosts, backends=backend, family=family)
     if report is not None and not report.parent.is_dir():

@@ -6,6 +6,7 @@ router each question would wait for an answer that never comes.
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import sys
 from functools import partial
@@ -24,6 +25,7 @@ class _Server(ThreadingHTTPServer):
 
 def main(address: str, port: str, folder: str) -> None:
     """Serve the folder until the process is ended."""
+    _Server.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with _Server((address, int(port)), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
         sys.stdout.write(f"{SERVES}\n")
         sys.stdout.flush()

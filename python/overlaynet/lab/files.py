@@ -23,7 +23,7 @@ from pathlib import Path
 
 from overlaynet.errors import LabError
 from overlaynet.lab.system import Process
-from overlaynet.lab.topology import Host, Plan, Underlay, plan_lab
+from overlaynet.lab.topology import Families, Host, Plan, Underlay, plan_lab
 
 ROOT = Path("/run/overlaynet-lab")
 SCRATCH = Path("/var/tmp")  # noqa: S108 - the folder in it is made exclusively and with mode 0700
@@ -118,7 +118,9 @@ class LabFiles:
             "hosts": len(plan.hosts),
             "bridges": len(plan.hosts[0].pods),
             "backend": plan.backend,
+            "family": plan.families.value,
             "underlay": plan.underlay.value,
+            "mixed": plan.mixed,
             "store": url,
             "owner": owner and {"pid": owner.pid, "started": owner.started},
         }
@@ -134,7 +136,9 @@ class LabFiles:
                 hosts=record["hosts"],
                 bridges=record["bridges"],
                 backend=record["backend"],
+                families=Families(record["family"]),
                 underlay=Underlay(record["underlay"]),
+                mixed=record["mixed"],
             )
             return plan, str(record["store"])
         except FileNotFoundError:

@@ -20,17 +20,34 @@ from overlaynet.errors import LabError
 from overlaynet.lab import links, system
 from overlaynet.lab.daemons import Daemon, Start, marker
 from overlaynet.lab.files import LabFiles, recorded_labs
-from overlaynet.lab.topology import OVERLAY_NETWORK, Attachment, Host, Plan, Underlay, attachments, lab_of_namespace, plan_lab
-from overlaynet.model.addresses import Mtu, Prefix
+from overlaynet.lab.topology import (
+    OVERLAY_NETWORKS,
+    Attachment,
+    Families,
+    Host,
+    Plan,
+    Underlay,
+    attachments,
+    lab_of_namespace,
+    plain_subnets,
+    plan_lab,
+)
+from overlaynet.model.addresses import Family, Mtu, Prefix
 
 READY_S = 30.0
+
+_NETWORK: Mapping[Family, str] = {Family.IPV4: "Network", Family.IPV6: "IPv6Network"}
+_FORWARDING: Mapping[Family, str] = {Family.IPV4: "ipv4/ip_forward", Family.IPV6: "ipv6/conf/all/forwarding"}
 
 Progress = Callable[[str], None]
 
 
 def network_config(plan: Plan) -> bytes:
     """The configuration that the lab puts into its store."""
-    return json.dumps({"Network": str(OVERLAY_NETWORK), "Backend": {"Type": plan.backend}}).encode()
+    families = plan.families.members
+    fields: dict[str, object] = {"EnableIPv4": Family.IPV4 in families, "EnableIPv6": Family.IPV6 in families}
+    fields |= {_NETWORK[family]: str(OVERLAY_NETWORKS[family]) for family in families}
+    return json.dumps(fields | {"Backend": {"Type": plan.backend}}).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +100,8 @@ class Lab:
             status = ask(self.files.host(host).run, "status")["status"]
             states = {peer["public_address"]: peer["state"] for peer in status["peers"]}
             for other in self.plan.hosts:
-                state = states.get(str(other.address.ip), "unknown")
+                known = (states.get(str(address.ip)) for address in other.addresses)
+                state = next((state for state in known if state is not None), "unknown")
                 if other is not host and state in ("unknown", "pending"):
                     missing.append(f"{host.name} to {other.name}: {state}")
         return missing
@@ -106,12 +124,13 @@ class Lab:
             system.stop([process])
             system.reap(process)
 
-    def pod_address(self, name: str) -> str:
-        """The address of a pod, out of its host's subnet.env."""
+    def pod_address(self, name: str, family: Family | None = None) -> str:
+        """The address of a pod in `family`, else in the lab's first, out of its host's subnet.env."""
+        number = 0 if family is None else self.plan.families.members.index(family)
         for host in self.plan.hosts:
             for attachment in _attachments(self, host):
                 if attachment.pod.name == name:
-                    return str(attachment.address.ip)
+                    return str(attachment.addresses[number].ip)
         raise LabError(f"lab {self.plan.name} has no pod {name}")
 
     def run(self, member: str, *command: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -214,17 +233,18 @@ def _remove(files: LabFiles) -> None:
 
 
 def _set_forwarding(namespace: str, lock: int, *, on: bool) -> None:
-    """Turn IPv4 forwarding on or off in the namespace."""
-    done = subprocess.run(
-        system.enter(namespace, "tee", "/proc/sys/net/ipv4/ip_forward"),
-        input=f"{on:d}\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        pass_fds=(lock,),
-    )
-    if done.returncode != 0:
-        raise LabError(f"{namespace}: forwarding cannot be set: {done.stderr.strip()}")
+    """Turn forwarding of every family on or off in the namespace."""
+    for family in Families.DUAL.members:
+        done = subprocess.run(
+            system.enter(namespace, "tee", f"/proc/sys/net/{_FORWARDING[family]}"),
+            input=f"{on:d}\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=(lock,),
+        )
+        if done.returncode != 0:
+            raise LabError(f"{namespace}: forwarding cannot be set: {done.stderr.strip()}")
 
 
 async def _configure(lab: Lab) -> None:
@@ -244,7 +264,8 @@ async def _configure(lab: Lab) -> None:
         await store.aclose()
 
 
-def _subnet_env(lab: Lab, host: Host) -> tuple[Prefix, Mtu]:
+def _subnet_env(lab: Lab, host: Host) -> tuple[tuple[Prefix, ...], Mtu]:
+    """The host's subnets, one of each family of the lab, and the pods' MTU."""
     from overlaynet.model.network import parse_subnet_env
 
     path = lab.files.host(host).subnet_env
@@ -252,15 +273,18 @@ def _subnet_env(lab: Lab, host: Host) -> tuple[Prefix, Mtu]:
         env = parse_subnet_env(path.read_text())
     except FileNotFoundError:
         raise LabError(f"{host.name}: {path} does not exist: its daemon has leased no subnet") from None
-    if env.v4_subnet is None:
-        raise LabError(f"{host.name}: {path} has no IPv4 subnet")
-    return env.v4_subnet, env.mtu
+    subnets: Mapping[Family, Prefix | None] = {Family.IPV4: env.v4_subnet, Family.IPV6: env.v6_subnet}
+    found: list[Prefix] = []
+    for family in lab.plan.families.members:
+        subnet = subnets[family]
+        if subnet is None:
+            raise LabError(f"{host.name}: {path} has no IPv{family.value} subnet")
+        found.append(subnet)
+    return tuple(found), env.mtu
 
 
 def _attach_pods(lab: Lab, lock: int, *, leased: bool) -> None:
-    plain = OVERLAY_NETWORK.subnets(new_prefix=24)
-    next(plain)
-    for host in lab.plan.hosts:
-        subnet, mtu = _subnet_env(lab, host) if leased else (next(plain), Mtu(1500))
-        for batch in links.attachment_batches(host, attachments(host, subnet), mtu):
+    for number, host in enumerate(lab.plan.hosts, start=1):
+        subnets, mtu = _subnet_env(lab, host) if leased else (plain_subnets(lab.plan.families, number), Mtu(1500))
+        for batch in links.attachment_batches(host, attachments(host, subnets), mtu):
             system.run_ip(batch, keep=[lock])

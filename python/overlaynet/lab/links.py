@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Interface
 
-from overlaynet.lab.topology import Attachment, Host, Plan, Underlay
+from overlaynet.lab.topology import Attachment, Host, Interface, Plan, Underlay
 from overlaynet.model.addresses import Mtu
 
 
@@ -30,17 +31,15 @@ def underlay_batches(plan: Plan) -> Iterator[Batch]:
         underlay += ["link add name underlay type bridge mcast_snooping 0", "link set underlay up"]
     for host in plan.hosts:
         underlay.append(f"link add name {host.name} type veth peer name eth0 netns {host.namespace}")
-        if host.gateway is None:
+        underlay += _addresses(host.name, host.gateways)
+        if not host.gateways:
             underlay.append(f"link set {host.name} master underlay")
-        else:
-            underlay.append(f"address add {host.gateway} dev {host.name}")
         underlay.append(f"link set {host.name} up")
     yield Batch(plan.underlay_namespace, tuple(underlay))
     for host in plan.hosts:
-        lines = ["link set lo up", f"address add {host.address} dev eth0", "link set eth0 up"]
-        if host.gateway is not None:
-            lines.append(f"route add default via {host.gateway.ip}")
-        yield Batch(host.namespace, tuple(lines))
+        yield Batch(
+            host.namespace, ("link set lo up", *_addresses("eth0", host.addresses), "link set eth0 up", *_ways_out(host.gateways))
+        )
 
 
 def attachment_batches(host: Host, attachments: Sequence[Attachment], mtu: Mtu) -> Iterator[Batch]:
@@ -50,7 +49,7 @@ def attachment_batches(host: Host, attachments: Sequence[Attachment], mtu: Mtu) 
         pod = attachment.pod
         lines += [
             f"link add name {pod.bridge} mtu {mtu} type bridge",
-            f"address add {attachment.gateway} dev {pod.bridge}",
+            *_addresses(pod.bridge, attachment.gateways),
             f"link add name {pod.name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pod.namespace}",
             f"link set {pod.name} master {pod.bridge}",
             f"link set {pod.name} up",
@@ -62,8 +61,31 @@ def attachment_batches(host: Host, attachments: Sequence[Attachment], mtu: Mtu) 
             attachment.pod.namespace,
             (
                 "link set lo up",
-                f"address add {attachment.address} dev eth0",
+                *_addresses("eth0", attachment.addresses),
                 "link set eth0 up",
-                f"route add default via {attachment.gateway.ip}",
+                *_ways_out(attachment.gateways),
             ),
         )
+
+
+def _addresses(link: str, addresses: Sequence[Interface]) -> Iterator[str]:
+    """The lines that give a link its addresses, before it is up.
+
+    With an IPv6 address it gets a link-local one of the same interface identifier (RFC 4291 section 2.5.1). The kernel would make
+    one by itself, and for the second or two of its detection of duplicates (RFC 4862 section 5.4) the link could not ask for the
+    neighbours of forwarded packets: a lab is whole when its commands are done.
+    """
+    for address in addresses:
+        if not isinstance(address, IPv6Interface):
+            yield f"address add {address} dev {link}"
+            continue
+        local = IPv6Address((0xFE80 << 112) | (int(address) & 0xFFFF_FFFF_FFFF_FFFF))
+        yield f"link set {link} addrgenmode none"
+        yield f"address add {local}/64 dev {link} nodad"
+        yield f"address add {address} dev {link} nodad"
+
+
+def _ways_out(gateways: Sequence[Interface]) -> Iterator[str]:
+    """The default routes."""
+    for gateway in gateways:
+        yield f"route add default via {gateway.ip}"

@@ -20,6 +20,7 @@ from overlaynet.errors import LabError
 from overlaynet.lab import numbered_endpoint
 from overlaynet.lab.lab import Lab
 from overlaynet.lab.system import enter
+from overlaynet.model.addresses import Family
 
 PORT = 9_000
 PER_SECOND = 1_000
@@ -86,9 +87,14 @@ class Flow:
 
 
 @contextlib.contextmanager
-def flowing(lab: Lab, first: str, second: str, *, per_second: int = PER_SECOND, port: int = PORT) -> Iterator[Flow]:
-    """A flow between two pods (`pod1`, ...), both ways; it has begun when the block does, and is gone after it."""
-    addresses = lab.pod_address(first), lab.pod_address(second)
+def flowing(
+    lab: Lab, first: str, second: str, *, family: Family | None = None, per_second: int = PER_SECOND, port: int = PORT
+) -> Iterator[Flow]:
+    """A flow between two pods (`pod1`, ...), both ways; it has begun when the block does, and is gone after it.
+
+    It goes over `family`, else over the lab's first.
+    """
+    addresses = lab.pod_address(first, family), lab.pod_address(second, family)
     with contextlib.ExitStack() as stack:
         one = stack.enter_context(_ending(_End(lab, first, addresses[0], addresses[1], port, per_second)))
         two = stack.enter_context(_ending(_End(lab, second, addresses[1], addresses[0], port, per_second)))

@@ -27,8 +27,13 @@ and UNDERLAY is a router that is 198.18.I.1 on each of them:
 
     HOST1 eth0 198.18.1.2/24 --- host1 198.18.1.1 [ UNDERLAY, forwarding ] host2 198.18.2.1 --- 198.18.2.2/24 eth0 HOST2
 
-Underlay addresses come from the range for measurements (RFC 2544 section C.2.2), which no real network routes; labs may use the
-same ones at once, since they never meet. Pods get theirs from the subnet that their host's daemon leased.
+The drawing shows IPv4. A lab of IPv6 has no IPv4 address anywhere, and a dual lab has an address of each family wherever the
+drawing shows one: 2001:2::I/64 on one segment, 2001:2:0:I::2/64 and 2001:2:0:I::1 beside a router. A `mixed` lab is one whose
+odd hosts have both families on the underlay, whatever the lab's own.
+
+Underlay addresses come from the ranges for measurements (RFC 2544 section C.2.2, RFC 5180 section 8), which no real network
+routes; labs may use the same ones at once, since they never meet. Pods get theirs from the subnets that their host's daemon
+leased.
 """
 
 from __future__ import annotations
@@ -36,18 +41,29 @@ from __future__ import annotations
 import enum
 import re
 import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface, ip_network
+from typing import TypeAlias
 
 from overlaynet.errors import ConfigError
-from overlaynet.model.addresses import Prefix
+from overlaynet.model.addresses import Address, Family, Prefix
 
 NAMESPACE_PREFIX = "ovl-"
 MOST_HOSTS = 250
 MOST_BRIDGES = 8
-OVERLAY_NETWORK = IPv4Network("10.1.0.0/16")
+OVERLAY_NETWORKS: Mapping[Family, Prefix] = {
+    Family.IPV4: IPv4Network("10.1.0.0/16"),
+    Family.IPV6: IPv6Network("fd00:10:1::/48"),
+}
 BACKENDS = ("vxlan", "host-gw", "udp")
-FAMILIES = ("v4",)
+
+Interface: TypeAlias = IPv4Interface | IPv6Interface
+"""An address with the length of its network's prefix."""
+
+_SUBNET_LEN: Mapping[Family, int] = {Family.IPV4: 24, Family.IPV6: 64}
+_UNDERLAY_NETWORKS: Mapping[Family, Prefix] = {Family.IPV4: IPv4Network("198.18.0.0/16"), Family.IPV6: IPv6Network("2001:2::/48")}
+_SEGMENT_LEN: Mapping[Family, int] = {Family.IPV4: 16, Family.IPV6: 64}
 
 _LAB_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,22}[a-z0-9])?")
 _NAMESPACE = re.compile(r"ovl-(?P<lab>.+)-(?P<member>underlay|(host|pod)[0-9]+[a-z]?)")
@@ -58,6 +74,39 @@ class Underlay(enum.Enum):
 
     BRIDGE = "bridge"
     ROUTED = "routed"
+
+
+class Families(enum.Enum):
+    """The IP versions of a lab: of its network, and of its underlay."""
+
+    V4 = "v4"
+    V6 = "v6"
+    DUAL = "dual"
+
+    @property
+    def members(self) -> tuple[Family, ...]:
+        """The families, IPv4 first."""
+        match self:
+            case Families.V4:
+                return (Family.IPV4,)
+            case Families.V6:
+                return (Family.IPV6,)
+            case Families.DUAL:
+                return (Family.IPV4, Family.IPV6)
+
+
+def parse_families(text: str) -> Families:
+    """The families that a flag names; ConfigError: there are none of that name."""
+    try:
+        return Families(text)
+    except ValueError:
+        known = ", ".join(one.value for one in Families)
+        raise ConfigError("--family", text, f"a family is one of {known}") from None
+
+
+def carries(backend: str, families: Families) -> bool:
+    """Whether the backend carries packets of all these families."""
+    return backend != "udp" or families is Families.V4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +122,20 @@ class Pod:
 class Host:
     """A namespace with a daemon; `name` is also the name of its port in the underlay.
 
-    `gateway` is the router's address on the host's network; None: the underlay is one segment.
+    `addresses` has one of each family of the underlay, IPv4 first; `gateways` are the router's addresses on the host's networks,
+    none where the underlay is one segment.
     """
 
     name: str
     namespace: str
-    address: IPv4Interface
-    gateway: IPv4Interface | None
+    addresses: tuple[Interface, ...]
+    gateways: tuple[Interface, ...]
     pods: tuple[Pod, ...]
+
+    @property
+    def address(self) -> Interface:
+        """The first of its addresses."""
+        return self.addresses[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +144,9 @@ class Plan:
 
     name: str
     backend: str
+    families: Families
     underlay: Underlay
+    mixed: bool
     underlay_namespace: str
     hosts: tuple[Host, ...]
     daemon_flags: tuple[str, ...] = ()
@@ -123,10 +180,12 @@ def plan_lab(
     hosts: int = 3,
     bridges: int = 1,
     backend: str = "vxlan",
+    families: Families = Families.V4,
     underlay: Underlay = Underlay.BRIDGE,
+    mixed: bool = False,
     daemon_flags: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan of a lab. ConfigError: the name is not usable, a number is out of range, or the backend is unknown."""
+    """The plan of a lab. ConfigError: the name is not usable, a number is out of range, or the backend is unknown or unfit."""
     if not _LAB_NAME.fullmatch(name):
         raise ConfigError("--name", name, "a name is 1 to 24 of a-z, 0-9, - and _, with a letter or digit at both ends")
     if not 1 <= hosts <= MOST_HOSTS:
@@ -135,28 +194,43 @@ def plan_lab(
         raise ConfigError("--bridges", bridges, f"a host has 1 to {MOST_BRIDGES} bridges")
     if backend not in BACKENDS:
         raise ConfigError("--backend", backend, f"a backend is one of {', '.join(BACKENDS)}")
+    if not carries(backend, families):
+        raise ConfigError("--family", families.value, f"the {backend} backend carries IPv4 only: choose v4, vxlan or host-gw")
     return Plan(
         name=name,
         backend=backend,
+        families=families,
         underlay=underlay,
+        mixed=mixed,
         underlay_namespace=f"{NAMESPACE_PREFIX}{name}-underlay",
-        hosts=tuple(_host(name, number, bridges, underlay) for number in range(1, hosts + 1)),
+        hosts=tuple(
+            _host(name, number, bridges, Families.DUAL if mixed and number % 2 else families, underlay)
+            for number in range(1, hosts + 1)
+        ),
         daemon_flags=daemon_flags,
     )
 
 
-def _host(lab: str, number: int, bridges: int, underlay: Underlay) -> Host:
+def _host(lab: str, number: int, bridges: int, families: Families, underlay: Underlay) -> Host:
+    addresses: tuple[Interface, ...]
+    gateways: tuple[Interface, ...]
     match underlay:
         case Underlay.BRIDGE:
-            address, gateway = IPv4Interface(f"198.18.0.{number}/16"), None
+            addresses = tuple(
+                _interface(_UNDERLAY_NETWORKS[family], _SEGMENT_LEN[family], 0, number) for family in families.members
+            )
+            gateways = ()
         case Underlay.ROUTED:
-            address, gateway = IPv4Interface(f"198.18.{number}.2/24"), IPv4Interface(f"198.18.{number}.1/24")
+            addresses, gateways = (
+                tuple(_interface(_UNDERLAY_NETWORKS[family], _SUBNET_LEN[family], number, member) for family in families.members)
+                for member in (2, 1)
+            )
     letters = [""] if bridges == 1 else list(string.ascii_lowercase[:bridges])
     return Host(
         name=f"host{number}",
         namespace=f"{NAMESPACE_PREFIX}{lab}-host{number}",
-        address=address,
-        gateway=gateway,
+        addresses=addresses,
+        gateways=gateways,
         pods=tuple(
             Pod(
                 name=f"pod{number}{letter}",
@@ -168,32 +242,49 @@ def _host(lab: str, number: int, bridges: int, underlay: Underlay) -> Host:
     )
 
 
+def _interface(network: Prefix, length: int, part: int, member: int) -> Interface:
+    """The address `member` in the part `part` of the network, which is cut into prefixes of `length`."""
+    return ip_interface((_address(network, length, part) + member, length))
+
+
+def _address(network: Prefix, length: int, part: int) -> Address:
+    return network.network_address + (part << (network.max_prefixlen - length))
+
+
+def plain_subnets(families: Families, number: int) -> tuple[Prefix, ...]:
+    """The subnets that a host of this number could have leased, without any daemon."""
+    return tuple(
+        ip_network((_address(OVERLAY_NETWORKS[family], _SUBNET_LEN[family], number), _SUBNET_LEN[family]))
+        for family in families.members
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """How one pod is attached once its host has a subnet: the bridge's address and the pod's, in one part of the subnet."""
+    """How one pod is attached once its host has subnets: the bridge's addresses and the pod's, in one part of each subnet."""
 
     pod: Pod
-    gateway: IPv4Interface
-    address: IPv4Interface
+    gateways: tuple[Interface, ...]
+    addresses: tuple[Interface, ...]
 
 
-def attachments(host: Host, subnet: Prefix) -> tuple[Attachment, ...]:
-    """The addresses of the host's bridges and pods: its subnet, halved until every bridge has a part of its own.
+def attachments(host: Host, subnets: Sequence[Prefix]) -> tuple[Attachment, ...]:
+    """The addresses of the host's bridges and pods: each subnet, halved until every bridge has a part of its own.
 
     In each part the first address is the bridge's and the second the pod's, as a container runtime would choose. ConfigError:
-    the subnet is too small for the number of bridges.
+    a subnet is too small for the number of bridges.
     """
     halvings = (len(host.pods) - 1).bit_length()
-    if not isinstance(subnet, IPv4Network) or subnet.prefixlen + halvings > 30:
-        raise ConfigError("--bridges", len(host.pods), f"{subnet} is too small to be split over so many")
-    parts = subnet.subnets(prefixlen_diff=halvings)
+    for subnet in subnets:
+        if subnet.prefixlen + halvings > subnet.max_prefixlen - 2:
+            raise ConfigError("--bridges", len(host.pods), f"{subnet} is too small to be split over so many")
     return tuple(
         Attachment(
             pod=pod,
-            gateway=IPv4Interface((IPv4Address(int(part.network_address) + 1), part.prefixlen)),
-            address=IPv4Interface((IPv4Address(int(part.network_address) + 2), part.prefixlen)),
+            gateways=tuple(_interface(subnet, subnet.prefixlen + halvings, part, 1) for subnet in subnets),
+            addresses=tuple(_interface(subnet, subnet.prefixlen + halvings, part, 2) for subnet in subnets),
         )
-        for pod, part in zip(host.pods, parts, strict=False)
+        for part, pod in enumerate(host.pods)
     )
 
 

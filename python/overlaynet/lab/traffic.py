@@ -26,6 +26,7 @@ from overlaynet.errors import LabError
 from overlaynet.lab import file_server
 from overlaynet.lab.lab import Lab
 from overlaynet.lab.system import enter
+from overlaynet.model.addresses import Family
 
 MIB = 1 << 20
 PROGRAMS = ("ping", "curl", "iperf3")
@@ -63,18 +64,31 @@ def ping(lab: Lab, source: str, destination: str, *, count: int = 5, interval_s:
 
 
 def ping_all(lab: Lab, *, count: int = 5, interval_s: float = 0.2) -> Pings:
-    """The sum of the pings from every pod to every other, a few pairs at a time."""
-    addresses = {pod.name: lab.pod_address(pod.name) for pod in lab.plan.pods}
+    """The sum of the pings from every pod to every other in each family of the lab, a few pairs at a time."""
+    families = lab.plan.families.members
+    addresses = {pod.name: [lab.pod_address(pod.name, family) for family in families] for pod in lab.plan.pods}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         running = [
-            pool.submit(ping, lab, source, addresses[destination], count=count, interval_s=interval_s)
+            pool.submit(ping, lab, source, address, count=count, interval_s=interval_s)
             for source, destination in itertools.permutations(addresses, 2)
+            for address in addresses[destination]
         ]
         return sum((one.result() for one in running), Pings())
 
 
-def move_file(lab: Lab, source: str, destination: str, *, size_bytes: int = 256 * MIB, wait_s: float = 120.0) -> bool:
-    """Whether a file of random bytes, served over HTTP by the pod `source`, arrives in `destination` with the same SHA-256."""
+def move_file(
+    lab: Lab,
+    source: str,
+    destination: str,
+    *,
+    family: Family | None = None,
+    size_bytes: int = 256 * MIB,
+    wait_s: float = 120.0,
+) -> bool:
+    """Whether a file of random bytes, served over HTTP by the pod `source`, arrives in `destination` with the same SHA-256.
+
+    It goes over `family`, else over the lab's first.
+    """
     scratch = lab.files.scratch
     try:
         scratch.mkdir(mode=0o700)
@@ -82,11 +96,11 @@ def move_file(lab: Lab, source: str, destination: str, *, size_bytes: int = 256 
         raise LabError(f"{scratch}: cannot be made: {error.strerror}") from error
     try:
         sent = _random_file(scratch / "sent", size_bytes)
-        address = lab.pod_address(source)
+        address = lab.pod_address(source, family)
         server = [sys.executable, "-m", file_server.__name__, address, str(_HTTP_PORT), str(scratch)]
         with serving(lab, source, server, file_server.SERVES):
             received = scratch / "received"
-            url = f"http://{address}:{_HTTP_PORT}/sent"
+            url = f"http://{f'[{address}]' if ':' in address else address}:{_HTTP_PORT}/sent"
             done = lab.run(
                 destination,
                 *("curl", "--noproxy", "*", "--silent", "--show-error", "--fail"),
@@ -100,9 +114,9 @@ def move_file(lab: Lab, source: str, destination: str, *, size_bytes: int = 256 
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def tcp_gbit_s(lab: Lab, source: str, destination: str, *, seconds: int = 5) -> float:
+def tcp_gbit_s(lab: Lab, source: str, destination: str, *, family: Family | None = None, seconds: int = 5) -> float:
     """What one TCP stream from pod to pod delivers, in Gbit/s; 0 if it did not come about. Cubic: BBR's pacing hides much."""
-    address = lab.pod_address(destination)
+    address = lab.pod_address(destination, family)
     with serving(lab, destination, ["iperf3", "--server", "--one-off", "--bind", address, "--forceflush"], "listening"):
         command = ["iperf3", "--client", address, "--time", str(seconds), "--congestion", "cubic"]
         command += ["--connect-timeout", "3000", "--json"]
