@@ -46,18 +46,41 @@ def dual_peer(number: int, backend: str) -> Lease:
     return Lease(both, public)
 
 
-def test_vxlan_peer_has_three_entries_on_one_device() -> None:
-    mac = vtep_mac(HOST, Vni(1), Family.IPV4)
-    assert lines(network(VXLAN), peer(7)) == (
+MAC4, MAC6 = (vtep_mac(HOST, Vni(1), family) for family in Family)
+VXLAN4 = f"link ovl.1 vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472 nolearning mtu 1450 address {MAC4}\n"
+VXLAN6 = f"link ovl6.1 vxlan id 1 local 2001:db8::1 dev eth0 dstport 8472 nolearning mtu 1430 address {MAC6}\n"
+SUBNETS = {
+    "v4": Subnets(IPv4Network("10.5.1.0/24")),
+    "v6": Subnets(None, IPv6Network("fd00:5:0:1::/64")),
+    "dual": Subnets(IPv4Network("10.5.1.0/24"), IPv6Network("fd00:5:0:1::/64")),
+}
+WANTED = {
+    ("vxlan", "v4"): (
         "sysctl net/ipv4/ip_forward = 1\n"
-        "sysctl net/ipv6/conf/ovl.1/accept_ra = 0\n"
-        f"link ovl.1 vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472 nolearning mtu 1450 address {mac}\n"
-        "address 10.5.1.0/32 dev ovl.1\n"
+        "sysctl net/ipv6/conf/ovl.1/accept_ra = 0\n" + VXLAN4 + "address 10.5.1.0/32 dev ovl.1\n"
         "neighbour 10.5.7.0 lladdr 02:00:00:00:00:07 dev ovl.1 permanent\n"
         "fdb 02:00:00:00:00:07 dst 192.0.2.7 dev ovl.1 self permanent\n"
         "route 10.5.7.0/24 via 10.5.7.0 dev ovl.1 onlink\n"
         "route unreachable 10.5.0.0/16 metric 1048576\n"
-    )
+    ),
+    ("vxlan", "v6"): (
+        "sysctl net/ipv6/conf/all/forwarding = 1\n"
+        "sysctl net/ipv6/conf/ovl6.1/accept_ra = 0\n" + VXLAN6 + "address fd00:5:0:1::/128 dev ovl6.1\n"
+        "neighbour fd00:5:0:7:: lladdr 02:00:00:00:00:07 dev ovl6.1 permanent\n"
+        "fdb 02:00:00:00:00:07 dst 2001:db8::7 dev ovl6.1 self permanent\n"
+        "route fd00:5:0:7::/64 via fd00:5:0:7:: dev ovl6.1 metric 1024 onlink\n"
+        "route unreachable fd00:5::/48 metric 1048576\n"
+    ),
+    ("host-gw", "v4"): (
+        "sysctl net/ipv4/ip_forward = 1\nroute 10.5.7.0/24 via 192.0.2.7 dev eth0\nroute unreachable 10.5.0.0/16 metric 1048576\n"
+    ),
+    ("host-gw", "v6"): (
+        "sysctl net/ipv6/conf/all/forwarding = 1\n"
+        "route fd00:5:0:7::/64 via 2001:db8::7 dev eth0 metric 1024\n"
+        "route unreachable fd00:5::/48 metric 1048576\n"
+    ),
+}
+MTUS = {("vxlan", "v4"): 1450, ("vxlan", "v6"): 1430, ("vxlan", "dual"): 1430}
 
 
 def test_vxlan_routes_point_to_next_hops_where_the_kernel_has_them() -> None:
@@ -81,18 +104,79 @@ def test_a_network_of_more_subnets_than_numbers_has_next_hops_for_the_first_only
     assert next_hop_id(wide, IPv6Network("fd00:0:80::/64")) is None
 
 
-def test_vxlan_in_both_families_has_a_device_for_each_and_the_smaller_mtu_for_containers() -> None:
-    config = network(DUAL.replace(b"TYPE", b"vxlan"))
+def in_family(backend: str, family: str) -> NetworkConfig:
+    """The network of both families, without what `family` does not have."""
+    text = DUAL.replace(b"TYPE", backend.encode())
+    if family == "v4":
+        text = text.replace(b'"EnableIPv6": true', b'"EnableIPv6": false')
+    if family == "v6":
+        text = text.replace(b'"Network": "10.5.0.0/16"', b'"EnableIPv4": false')
+    return network(text)
+
+
+def peer_in(family: str, backend: str) -> Lease:
+    both = dual_peer(7, backend)
+    match family:
+        case "v4":
+            public = replace(both.attributes, public_ipv6=None, backend_v6_data=None)
+            return replace(both, subnets=Subnets(both.subnets.v4), attributes=public)
+        case "v6":
+            public = replace(both.attributes, public_ipv4=None, backend_data=None)
+            return replace(both, subnets=Subnets(None, both.subnets.v6), attributes=public)
+    return both
+
+
+def host_in(family: str) -> dict[str, object]:
+    """What is different on a host whose underlay has the family alone, or both."""
     six = IPv6Address("2001:db8::1")
-    own = Lease(Subnets(IPv4Network("10.5.1.0/24"), IPv6Network("fd00:5:0:1::/64")), LeaseAttributes(), HOST)
-    text = lines(config, dual_peer(7, "vxlan"), own=own, local_ipv6=six, public_ipv6=six)
-    mac = vtep_mac(HOST, Vni(1), Family.IPV6)
-    assert f"link ovl6.1 vxlan id 1 local 2001:db8::1 dev eth0 dstport 8472 nolearning mtu 1430 address {mac}\n" in text
-    assert "address fd00:5:0:1::/128 dev ovl6.1\n" in text
-    assert "route fd00:5:0:7::/64 via fd00:5:0:7:: dev ovl6.1 metric 1024 onlink\n" in text
-    assert "fdb 02:00:00:00:00:07 dst 2001:db8::7 dev ovl6.1 self permanent\n" in text
-    host = settings(local_ipv6=six, public_ipv6=six)
-    assert desired(config, host, own, (), UNDERLAY).mtu == 1430
+    changes: dict[str, dict[str, object]] = {
+        "v4": {},
+        "v6": {"local_ipv4": None, "public_ipv4": None, "local_ipv6": six, "public_ipv6": six},
+        "dual": {"local_ipv6": six, "public_ipv6": six},
+    }
+    return changes[family]
+
+
+@pytest.mark.parametrize("family", ["v4", "v6", "dual"])
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_peer_in_each_family_as_text(backend: str, family: str) -> None:
+    """With both families a host holds what it holds for each, and nothing besides."""
+    own = Lease(SUBNETS[family], LeaseAttributes(), HOST)
+    found = lines(in_family(backend, family), peer_in(family, backend), own=own, **host_in(family))
+    if family != "dual":
+        assert found == WANTED[backend, family]
+    else:
+        assert sorted(found.splitlines()) == sorted((WANTED[backend, "v4"] + WANTED[backend, "v6"]).splitlines())
+    state = desired(in_family(backend, family), settings(**host_in(family)), own, (), UNDERLAY)
+    assert state.mtu == MTUS.get((backend, family), 1500)
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+@pytest.mark.parametrize("family", ["v4", "v6"])
+def test_family_that_only_the_underlay_has_makes_no_difference(backend: str, family: str) -> None:
+    own = Lease(SUBNETS[family], LeaseAttributes(), HOST)
+    there = replace(peer_in(family, backend), attributes=replace(dual_peer(7, backend).attributes))
+    assert lines(in_family(backend, family), there, own=own, **host_in("dual")) == WANTED[backend, family]
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_peer_without_one_of_the_networks_families_is_refused_whole(backend: str) -> None:
+    own = Lease(SUBNETS["dual"], LeaseAttributes(), HOST)
+    both = dual_peer(7, backend)
+    lacking = replace(both, attributes=replace(both.attributes, public_ipv6=None))
+    state = desired(in_family(backend, "dual"), settings(**host_in("dual")), own, (lacking,), UNDERLAY)
+    assert [why for _, why in state.refused] == ["no public IPv6 address"]
+    assert not any(":0:7:" in describe(item) or "10.5.7." in describe(item) for item in state.objects)
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_what_is_published_has_the_networks_families(backend: str) -> None:
+    for family in ("v4", "v6", "dual"):
+        published = attributes(in_family(backend, family), settings(**host_in(family)))
+        assert (published.public_ipv4 is not None, published.public_ipv6 is not None) == (family != "v6", family != "v4")
+        macs = [published.data(one) and decode_vxlan_data(published.data(one)).mac for one in Family]
+        wanted = {"v4": [Family.IPV4], "v6": [Family.IPV6], "dual": list(Family)}[family] if backend == "vxlan" else []
+        assert macs == [vtep_mac(HOST, Vni(1), one) if one in wanted else None for one in Family]
 
 
 def test_vxlan_device_sends_from_the_underlays_own_address_behind_translation() -> None:
@@ -146,21 +230,6 @@ def test_published_mac_is_the_devices_and_does_not_change() -> None:
     assert data.mac.is_unicast
     assert data.mac.octets[0] & 2
     assert published.backend_v6_data is None
-
-
-def test_host_gw_peer_has_one_route_over_the_underlay() -> None:
-    assert lines(network(HOST_GW), peer(7, backend="host-gw")) == (
-        "sysctl net/ipv4/ip_forward = 1\nroute 10.5.7.0/24 via 192.0.2.7 dev eth0\nroute unreachable 10.5.0.0/16 metric 1048576\n"
-    )
-    assert desired(network(HOST_GW), settings(), OWN, (), UNDERLAY).mtu == 1500
-
-
-def test_host_gw_in_both_families_is_the_same_with_another_metric() -> None:
-    six = IPv6Address("2001:db8::1")
-    config = network(DUAL.replace(b"TYPE", b"host-gw"))
-    text = lines(config, dual_peer(7, "host-gw"), local_ipv6=six, public_ipv6=six)
-    assert "route fd00:5:0:7::/64 via 2001:db8::7 dev eth0 metric 1024\n" in text
-    assert "route unreachable fd00:5::/48 metric 1048576\n" in text
 
 
 def test_host_gw_refuses_an_off_link_peer_in_one_line() -> None:

@@ -183,7 +183,11 @@ class Driver:
                 # Before anything that is announced, since whoever hears of readiness reads it.
                 self._subnet_env.put(env.text.encode)
                 self._subnet_env.write()
-                log.info("subnet.env published", subnet=str(env.v4_subnet or env.v6_subnet), mtu=env.mtu)
+                log.info(
+                    "subnet.env published",
+                    subnet=", ".join(str(one) for one in (env.v4_subnet, env.v6_subnet) if one),
+                    mtu=env.mtu,
+                )
             case do.AnnounceReady():
                 self._health.ready = True
                 notify("READY=1", "STATUS=ready")
