@@ -74,13 +74,16 @@ class Claim:
             puts += [delete(layout.owner(subnets))]
             if record.lease_id != 0:
                 puts += [delete(layout.lease(subnets))]
-        reads = [
-            read(self._key),
-            read(self._owner_key),
-            read_changed(layout.subnets, self._since),
-            read_changed(layout.owners, self._since),
-        ]
-        return rpc.TxnRequest(compare=compares, success=puts, failure=reads)
+        return rpc.TxnRequest(compare=compares, success=puts, failure=self._reads())
+
+    def look(self) -> rpc.TxnRequest:
+        """The else branch alone: what there is to `learn` now."""
+        return rpc.TxnRequest(success=self._reads())
+
+    def _reads(self) -> list[rpc.RequestOp]:
+        layout = self._news.layout
+        changed = [read_changed(prefix, self._since) for prefix in (layout.subnets, layout.owners)]
+        return [read(self._key), read(self._owner_key), *changed]
 
     def is_granted(self, answer: rpc.TxnResponse, lease_id: int) -> bool:
         """Whether the lease is held: by this transaction, or by an earlier sending of it whose answer was lost."""

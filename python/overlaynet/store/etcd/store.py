@@ -30,8 +30,11 @@ from overlaynet.store.etcd.transactions import changed_at, delete, has_lease, ha
 _REVOKED_TTL_S = 86_400
 _QUESTIONS_AT_ONCE = 16
 
-_CLAIM_TRIES = 16
-"""How often a claim is tried on one subnet while only others' leases change; the waits add up to some two seconds."""
+_CLAIM_TIME_S = 20.0
+"""How long a claim is tried on one subnet while only others' leases change, at most; a third of the TTL if that is less."""
+
+_CLAIM_STEP_BACK_S = 0.5
+"""The first span out of which the wait before the next try is drawn."""
 
 
 class EtcdStore:
@@ -86,19 +89,41 @@ class EtcdStore:
                 return kept
         lease_id = await self._grant(ttl_s)
         try:
-            for attempt in range(_CLAIM_TRIES):
+            async for look_first in self._tries(ttl_s):
+                if look_first:
+                    claim.learn(await self._client.call(etcd.TXN, claim.look()))
                 answer = await self._client.call(etcd.TXN, claim.request(lease_id))
                 if claim.is_granted(answer, lease_id):
                     return Grant(claim.lease(answer), ttl_s, lease_id)
                 claim.learn(answer)
-                if attempt % 2:
-                    # What was just learnt is used at once; who lost all the same steps back, so that few are at it together.
-                    await asyncio.sleep(secrets.randbelow(1_000) / 1_000 * min(0.5, 0.01 * 2**attempt))
             raise ConflictError(f"subnet {subnets}", "the leases change too fast to claim it")
-        except StoreError as error:
-            if not isinstance(error, StoreUnavailableError):
-                await self._forget_lease(lease_id)
+        except StoreUnavailableError as error:
+            if "requested lease not found" in error.why:
+                raise ConflictError(f"subnet {subnets}", "the claim took longer than a lease lasts") from None
+            # It may have been carried out: the etcd lease is left to end by itself, so that the keys, if they are there, do too.
             raise
+        except StoreError:
+            await self._forget_lease(lease_id)
+            raise
+
+    async def _tries(self, ttl_s: float) -> AsyncIterator[bool]:
+        """The moments at which to try a claim, while only others' leases change; whether to look first, as time has passed.
+
+        What the first refusal teaches is used at once, which suffices where a few hosts meet. Where many are at it together they
+        step back, each for a span by chance out of one that doubles, until they seldom meet.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + min(_CLAIM_TIME_S, ttl_s / 3)
+        span = _CLAIM_STEP_BACK_S
+        yield False
+        yield False
+        while True:
+            wait = span * secrets.randbelow(1 << 16) / (1 << 16)
+            if loop.time() + wait > ends_at:
+                return
+            await asyncio.sleep(wait)
+            yield True
+            span = min(2 * span, _CLAIM_TIME_S / 2)
 
     async def renew(self, grant: Grant) -> Grant:
         """See `Store.renew`."""
