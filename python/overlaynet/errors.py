@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
+_LONGEST_SHOWN = 400
+"""How many characters of a value an error shows: more would hide what is wrong with it."""
+
 
 class OverlaynetError(Exception):
     """The base of all errors raised by overlaynet."""
@@ -23,7 +26,8 @@ class ConfigError(OverlaynetError):
     exit_code = 2
 
     def __init__(self, field: str, value: object, why: str) -> None:
-        super().__init__(f"{field}: {value!r}: {why}")
+        shown = repr(value)
+        super().__init__(f"{field}: {shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + '...'}: {why}")
         self.field = field
         self.value = value
         self.why = why

@@ -43,6 +43,7 @@ def ended(body: Callable[[], object]) -> object:
         (KernelPermissionError(errno.EPERM, "create", "link"), 6),
         (DaemonRunningError("another"), 8),
         (InvariantError("cannot be"), 70),
+        (ConfigError("--flag", "long " * 100_000, "must be short"), 2),
         (OverlaynetError("first line\n  second line"), 1),
     ],
 )
@@ -88,3 +89,17 @@ def test_wrong_usage_is_one_line_and_help_is_success(capsys: pytest.CaptureFixtu
         told = capsys.readouterr()
         assert len(told.err.splitlines()) == (1 if code else 0)
         assert told.err.startswith("program: " if code else "")
+
+
+def test_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.group()
+    def command() -> None: ...
+
+    with pytest.raises(SystemExit) as caught:
+        run("program", command, [])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("Usage: program")
+
+
+def test_value_that_would_hide_the_reason_is_cut() -> None:
+    assert len(str(ConfigError("--flag", "x" * 1_000_000, "must be short"))) < 500

@@ -127,7 +127,8 @@ def _address(name: str, text: str, kind: Any) -> Any:
         address = kind(text)
     except ValueError:
         raise ConfigError(name, text, f"must be an {kind.__name__.removesuffix('Address')} address") from None
-    if address.is_unspecified or address.is_loopback or address.is_multicast:
+    nobodys = isinstance(address, IPv4Address) and (address.is_reserved or int(address) >> 24 == 0)
+    if nobodys or address.is_unspecified or address.is_loopback or address.is_multicast:
         raise ConfigError(name, text, "must be an address at which peers reach this host")
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         raise ConfigError(name, text, f"is an IPv4 address written as IPv6: give --public-ip {address.ipv4_mapped}")

@@ -32,6 +32,9 @@ def guarded(program: str, body: Callable[[], object]) -> NoReturn:
         result = body()
     except click.exceptions.Exit as end:
         raise SystemExit(end.exit_code) from None
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message().rstrip("\n") + "\n")
+        raise SystemExit(EXIT_USAGE) from None
     except click.ClickException as error:
         fail(program, error.format_message(), EXIT_USAGE if isinstance(error, click.UsageError) else error.exit_code)
     except click.Abort:

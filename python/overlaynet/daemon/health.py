@@ -7,6 +7,7 @@ attempted, else 503.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -58,9 +59,9 @@ class HealthServer:
         try:
             self._listener = socket.create_server((address, port), family=family, reuse_port=False)
         except OSError as error:
-            raise ConfigError(
-                "--healthz-port", f"{address}:{port}", f"cannot be listened on: {error.strerror or error}"
-            ) from None
+            place = f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise ConfigError("--healthz-port", place, f"cannot be listened on: {why}") from None
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, name="health", daemon=True)
         self._thread.start()

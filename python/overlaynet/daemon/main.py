@@ -18,7 +18,7 @@ from overlaynet.daemon.logs import set_up_logs
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.preflight import check_network, check_rights
 from overlaynet.daemon.settings import Settings
-from overlaynet.daemon.state import host_id, prepare_directory, read_kept
+from overlaynet.daemon.state import check_place, host_id, prepare_directory, read_kept
 from overlaynet.dataplane.pump import UdpEngine
 from overlaynet.errors import ConfigError, OverlaynetError, StoreDataError, StoreUnavailableError
 from overlaynet.kernel.interfaces import ChosenUnderlay, Selection, choose_underlay
@@ -48,6 +48,7 @@ async def _run(settings: Settings, store: Store) -> None:
     prepare_directory("--state-dir", settings.state_dir, 0o700)
     prepare_directory("--run-dir", settings.run_dir, 0o755)
     prepare_directory("--subnet-file", settings.subnet_file.parent, 0o755)
+    check_place("--subnet-file", settings.subnet_file)
     health = Health()
     with serving_health(health, settings.healthz_ip, settings.healthz_port):
         host = _host_settings(settings, host_id(settings.state_dir), underlay, store.traits.name)

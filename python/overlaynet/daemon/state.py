@@ -28,6 +28,12 @@ def prepare_directory(flag: str, path: Path, mode: int) -> None:
         raise ConfigError(flag, str(path), "the directory is not writable")
 
 
+def check_place(flag: str, path: Path) -> None:
+    """ConfigError: `path`, the place of a file that is to be written, is something else."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(flag, str(path), "is there and is no file: name one")
+
+
 def host_id(state_dir: Path) -> HostId:
     """This host's identity, made at the first call. ConfigError: the file holds something else, or cannot be written."""
     path = state_dir / "host-id"

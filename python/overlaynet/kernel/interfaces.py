@@ -79,8 +79,9 @@ class Interface:
     addresses: tuple[InterfaceAddress, ...] = ()
 
     def best(self, family: Family) -> Address | None:
-        """The address to send from, or None: deprecated ones are never taken."""
-        usable = [entry for entry in self.addresses if Family.of(entry.address) is family and not entry.deprecated]
+        """The address to send from, or None: deprecated and loopback ones are never taken."""
+        ours = [entry for entry in self.addresses if Family.of(entry.address) is family]
+        usable = [entry for entry in ours if not (entry.deprecated or entry.address.is_loopback)]
         return min(usable, key=lambda entry: entry.rank).address if usable else None
 
     def has(self, address: Address) -> bool:

@@ -38,11 +38,13 @@ def check_place(path: Path, *, make: bool = True) -> None:
     """
     flag, url = "--store", f"sqlite:///{path}"
     try:
-        is_folder, missing = path.is_dir(), not path.exists()
+        is_folder, is_file, missing = path.is_dir(), path.is_file(), not path.exists()
     except OSError as error:
         raise ConfigError(flag, url, f"cannot be opened: {error.strerror}") from None
     if is_folder:
         raise ConfigError(flag, url, "is a directory: name a file in it")
+    if not (is_file or missing):
+        raise ConfigError(flag, url, "is a device, pipe or socket: name a file")
     if missing and not make:
         raise ConfigError(flag, url, f"there is no such file: `overlaynet --store {url} network set FILE` makes it")
     kind = file_system(path.parent.resolve(), Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))

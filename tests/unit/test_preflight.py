@@ -1,0 +1,94 @@
+"""What a daemon finds out before it touches anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+from overlaynet.daemon import preflight
+from overlaynet.daemon.preflight import check_network, check_rights
+from overlaynet.errors import ConfigError, KernelPermissionError
+from overlaynet.model.addresses import Address
+from overlaynet.model.host import HostSettings
+from overlaynet.model.lease import HostId
+from overlaynet.model.network import NetworkConfig
+
+HOST = HostSettings(
+    HostId("a" * 32),
+    "eth0",
+    IPv4Address("203.0.113.1"),
+    IPv6Address("2001:db8::1"),
+    IPv4Address("192.0.2.1"),
+    IPv6Address("2001:db8::1"),
+    store="sqlite:///s",
+)
+
+
+V6_ONLY = b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}'
+DUAL = b'{"Network": "10.1.0.0/16", "EnableIPv6": true, "IPv6Network": "2001:db8::/48", "Backend": {"Type": "vxlan"}}'
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
+    """The addresses for which obstacles were looked for."""
+    found: list[Address] = []
+
+    async def check_obstacles(config: NetworkConfig, listen: Address) -> None:
+        found.append(listen)
+
+    monkeypatch.setattr(preflight, "check_obstacles", check_obstacles)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("effective", "passes"), [("0000000000001000", True), ("000001ffffffffff", True), ("0", False), ("ffffefff", False)]
+)
+def test_right_is_read_from_the_process_s_status(tmp_path: Path, effective: str, passes: bool) -> None:
+    status = tmp_path / "status"
+    status.write_text(f"Name:\toverlaynet-daem\nCapPrm:\tffffffffffffffff\nCapEff:\t{effective}\nCapBnd:\tffffffffffffffff\n")
+    if passes:
+        check_rights(status)
+        return
+    with pytest.raises(KernelPermissionError, match="CAP_NET_ADMIN"):
+        check_rights(status)
+
+
+async def test_store_without_a_network_is_waited_for(looked: list[Address]) -> None:
+    await check_network(None, HOST)
+    assert looked == []
+
+
+async def test_network_that_this_host_can_serve_passes(looked: list[Address]) -> None:
+    await check_network(b'{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}', HOST)
+    v6 = replace(HOST, public_ipv4=None, local_ipv4=None)
+    await check_network(V6_ONLY, v6)
+    assert looked == [HOST.local_ipv4, HOST.local_ipv6]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (b'{"Network": "203.0.113.0/24"}', "Network"),
+        (b'{"Network": "192.0.2.0/24"}', "Network"),
+        (
+            b'{"Network": "10.1.0.0/16", "EnableIPv6": true, "IPv6Network": "2001:db8::/48", "Backend": {"Type": "vxlan"}}',
+            "IPv6Network",
+        ),
+        (b"{", "network config"),
+        (b'{"Network": "10.1.0.0/16", "SubnetLen": 40}', "SubnetLen"),
+    ],
+)
+async def test_network_that_it_cannot_serve_is_named_with_its_store(looked: list[Address], text: bytes, field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await check_network(text, HOST)
+    assert caught.value.field == f"network configuration in sqlite:///s: {field}"
+    assert looked == []
+
+
+async def test_host_without_an_address_of_the_network_s_family_is_told(looked: list[Address]) -> None:
+    v4 = replace(HOST, public_ipv6=None, local_ipv6=None)
+    with pytest.raises(ConfigError, match="IPv6"):
+        await check_network(V6_ONLY, v4)
+    assert looked == []
