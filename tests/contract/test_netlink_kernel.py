@@ -190,3 +190,12 @@ async def test_a_task_that_is_cancelled_leaves_the_kernel_usable(world: RealWorl
     fdb = FdbEntry("ovl.1", MAC, ip_address("192.0.2.2"))
     assert await errnos(world, Put(fdb)) == [None]
     assert len([item for item in (await observe(world)).objects if isinstance(item, Neighbour)]) == 200
+
+
+async def test_a_neighbour_that_the_kernel_is_resolving_is_no_obstacle(world: RealWorld) -> None:
+    wanted = Neighbour("ovl.1", ip_address("10.1.7.1"), MAC)
+    assert await errnos(world, Put(VXLAN)) == [None]
+    world.run("neighbour add 10.1.7.1 dev ovl.1 nud incomplete")
+    assert await errnos(world, Put(wanted)) == [None]
+    assert await errnos(world, Put(wanted)) == [errno.EEXIST]
+    assert wanted in (await observe(world)).objects

@@ -7,7 +7,7 @@ tuples in the order that `overlaynet._core` documents: numbers as the kernel has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias, assert_never
 
@@ -100,6 +100,24 @@ def request(operation: Operation, item: Entry, index_of: Callable[[str], LinkInd
             return RTM_DELROUTE if delete else RTM_NEWROUTE, flags, fields
         case _:
             assert_never(item)
+
+
+def neighbour_at(kind: int, flags: int, fields: Fields) -> tuple[int, int, bytes] | None:  # noqa: ARG001 - a request's parts
+    """Family, link and packed address of the neighbour that a request makes; None for any other request."""
+    if kind != RTM_NEWNEIGH or fields[0] == AF_BRIDGE:
+        return None
+    return fields[0], fields[1], fields[4]
+
+
+def passing(found: Iterable[Fields]) -> set[bytes]:
+    """The packed addresses of the neighbours that are not permanent: the kernel made them and lets them go."""
+    return {fields[4] for fields in found if not fields[2] & NUD_PERMANENT}
+
+
+def replacing(request: tuple[int, int, Fields]) -> tuple[int, int, Fields]:
+    """The request, to be carried out over what is there."""
+    kind, _, fields = request
+    return kind, _REPLACE, fields
 
 
 def neighbour(fields: Fields, link: str) -> Neighbour | None:

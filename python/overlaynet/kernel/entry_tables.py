@@ -104,7 +104,7 @@ class EntryTables:
             except OSError as error:
                 results[place] = _refusal(operation, error)
         try:
-            answers: Sequence[OSError | None] = self._use(lambda bulk: bulk.write(requests))
+            answers: Sequence[OSError | None] = self._use(lambda bulk: _write_over_unresolved(bulk, requests))
         except OSError as error:
             # Nobody knows which of them were carried out; whoever asked looks again.
             answers = [error] * len(requests)
@@ -178,6 +178,26 @@ def _sort_route(fields: Fields, scope: Scope, names: Mapping[LinkIndex, str]) ->
     if within:
         return ((ObjectKind.ROUTE, prefix, entries.route_metric(fields)), entries.route_text(fields, names))
     return None
+
+
+def _write_over_unresolved(bulk: BulkSocket, requests: Sequence[tuple[int, int, Fields]]) -> list[OSError | None]:
+    """Write the requests. A neighbour that the kernel is resolving by itself, for want of an entry, is replaced."""
+    answers = bulk.write(requests)
+    taken = [place for place, answer in enumerate(answers) if answer is not None and answer.errno == errno.EEXIST]
+    unresolved: dict[tuple[int, int], set[bytes]] = {}
+    again: list[int] = []
+    for place in taken:
+        where = entries.neighbour_at(*requests[place])
+        if where is None:
+            continue
+        family, link, address = where
+        if (family, link) not in unresolved:
+            unresolved[family, link] = entries.passing(bulk.neighbours(family, link))
+        if address in unresolved[family, link]:
+            again.append(place)
+    for place, answer in zip(again, bulk.write([entries.replacing(requests[place]) for place in again]), strict=True):
+        answers[place] = answer
+    return answers
 
 
 def _knows_next_hops(bulk: BulkSocket) -> bool:

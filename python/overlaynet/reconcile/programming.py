@@ -36,6 +36,9 @@ RESYNC_S = 300.0
 _SPACING_S = 0.05
 """The least time between two observations that changes of the kernel bring about."""
 
+_RESTS = 4
+"""How many times as long as an observation takes is the rest after it, so that no storm of changes takes a processor."""
+
 _ROUNDS = 3
 """After so many rounds everything of the first desired state was attempted, even if others keep changing things."""
 
@@ -64,6 +67,8 @@ class KernelKeeper:
     _retries: Retries = field(init=False)
     _observe_at: float | None = 0.0
     _observing: bool = False
+    _asked_at: float = 0.0
+    _rested_at: float = 0.0
     _programming: bool = False
     _dirty: bool = False
     _changed_mind: bool = False
@@ -113,6 +118,7 @@ class KernelKeeper:
         if self._observe_at is not None and now >= self._observe_at:
             self._observing, self._again, self._observe_at = True, False, None
             self._asked_scope = self._scope
+            self._asked_at = now
             self.journal.act(Observe(self._scope))
         elif self._dirty and self._wanted is not None and self.underlay is not None and self._observed_scope == self._scope:
             self._program(self._wanted, now)
@@ -164,8 +170,9 @@ class KernelKeeper:
             self.journal.over("underlay", "link", f"underlay link {observation.underlay.link} is there again")
         self.underlay = observation.underlay
         self._dirty = True
+        self._rested_at = now + max(_SPACING_S, _RESTS * (now - self._asked_at))
         self._retries.keep({*self._wanted_by_key, *self._believed}, now)
-        self._observe_at = now + (_SPACING_S if self._again else 1.0 if observation.underlay is None else RESYNC_S)
+        self._observe_at = self._rested_at if self._again else now + (1.0 if observation.underlay is None else RESYNC_S)
 
     def observation_failed(self, error: KernelError, now: float) -> None:
         """Observe again, later."""
@@ -180,7 +187,7 @@ class KernelKeeper:
         """Somebody, perhaps we ourselves, changed something that concerns us: look again soon."""
         if self._observing:
             self._again = True
-        self._observe_by(now + _SPACING_S)
+        self._observe_by(max(now, self._rested_at))
 
     def programmed(self, results: tuple[tuple[Operation, KernelError | None], ...], now: float) -> None:
         """Take the kernel's answers over."""

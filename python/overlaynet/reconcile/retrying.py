@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from overlaynet.errors import KernelError
 from overlaynet.reconcile.backoff import Backoff
 
-_FREE_WRITES = 4
+_FREE_WRITES = 8
+_LONGEST_FIGHT_S = 2.0
+"""The longest wait for an object that others keep removing: calm enough, and back soon after they stop."""
 _CALM_S = 5.0
 """Writes of one object further apart than this have nothing to do with one another."""
 
@@ -54,7 +56,7 @@ class Retries:
             history.writes += 1
             history.failures, history.why = 0, ""
             excess = history.writes - _FREE_WRITES
-            history.not_before = now + self.backoff.delay_s(excess) if excess > 0 else 0.0
+            history.not_before = now + min(self.backoff.delay_s(excess), _LONGEST_FIGHT_S) if excess > 0 else 0.0
         else:
             history.failures += 1
             history.why = str(error)

@@ -1,0 +1,80 @@
+"""Whatever befalls a host's kernel state, its daemon has all of it back, and stays calm about it.
+
+host1 --- segment --- host2 --- ... of the plan's drawing; a flow of numbered datagrams between their pods runs meanwhile
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from overlaynet.lab import system
+from overlaynet.lab.daemons import program
+from overlaynet.lab.healing import CAUSES, Cause, Watcher, heal
+from overlaynet.lab.lab import Lab
+from overlaynet.lab.topology import Plan, plan_lab
+
+from tests.lab.conftest import lab_name
+
+WITHIN_S = 10.0
+"""Ten times what the slowest healing may take on a quiet machine."""
+
+
+@pytest.fixture(scope="module", params=["vxlan", "host-gw", "udp"])
+def lab(request: pytest.FixtureRequest, bring_up: Callable[[Plan], Lab]) -> Lab:
+    return bring_up(plan_lab(lab_name("heal"), hosts=3, backend=request.param))
+
+
+@pytest.fixture
+def watcher(lab: Lab) -> Iterator[Watcher]:
+    with Watcher(lab) as made:
+        yield made
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: f"{cause.backend}: {cause.name}")
+def test_all_is_back_whatever_happened(lab: Lab, watcher: Watcher, cause: Cause) -> None:
+    if cause.backend != lab.plan.backend:
+        pytest.skip("another backend's")
+    before = watcher.text()
+    assert before.count("\n") > 3
+    healing = heal(lab, watcher, cause, within_s=WITHIN_S)
+    assert healing.loss is not None
+    # As long as the outage lasted at most, and the flow runs both ways again.
+    assert healing.loss.lost <= 2_000 * (healing.seconds + 2.0)
+    assert watcher.text() == before
+
+
+def test_a_program_that_deletes_in_a_loop_meets_calm_and_a_warning(lab: Lab, watcher: Watcher) -> None:
+    if lab.plan.backend != "vxlan":
+        pytest.skip("one backend is enough")
+    before = watcher.text()
+    host = lab.plan.hosts[0]
+    loop = system.enter(host.namespace, "sh", "-c", "while :; do ip link delete ovl.1 2>&-; sleep 0.02; done")
+    counted = writes(lab)
+    fighter = subprocess.Popen(loop)
+    try:
+        deadline = time.monotonic() + 60.0
+        while "kernel-fight" not in lab.files.host(host).log.read_text():
+            assert time.monotonic() < deadline, "no warning"
+            time.sleep(0.05)
+        calm = writes(lab)
+        time.sleep(3.0)
+        # Every 20 ms it would be 150 devices with all that is on them.
+        assert writes(lab) - calm < 20 * before.count("\n")
+    finally:
+        fighter.kill()
+        fighter.wait()
+    assert calm > counted
+    watcher.await_text(before, time.monotonic() + 60.0)
+
+
+def writes(lab: Lab) -> int:
+    """How many operations the first host's daemon has sent to its kernel."""
+    host = lab.plan.hosts[0]
+    run_dir = f"OVERLAYNET_RUN_DIR={lab.files.host(host).run}"
+    done = lab.run(host.name, "env", run_dir, program("overlaynet"), "status", "--json")
+    assert done.returncode == 0, done.stderr
+    return int(json.loads(done.stdout)["kernel_writes"])
