@@ -128,6 +128,30 @@ def test_network_that_overlaps_the_underlay_is_refused(host: OneHost, network: s
     nothing_begun(host, before)
 
 
+@pytest.mark.parametrize(
+    ("backend", "named", "right"),
+    [
+        ('"Backend": {"Type": "vxlan", "MTU": 9000}', "Backend.MTU: 9000", "is above the MTU of eth0, 1500"),
+        (
+            '"EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan", "MTU": 1300}',
+            "Backend.MTU: 1300",
+            "leaves 1230 bytes for IPv6, which needs 1280",
+        ),
+    ],
+)
+def test_backend_that_this_host_cannot_have_is_named(host: OneHost, backend: str, named: str, right: str) -> None:
+    host.configure(f'{{"Network": "10.1.0.0/16", {backend}}}')
+    before = host.kernel()
+
+    done = host.daemon_end()
+
+    line = one_line(done)
+    assert done.returncode == 2
+    assert named in line
+    assert right in line
+    nothing_begun(host, before)
+
+
 FLAGS = {
     "no such link": (("--iface", "eth9"), "--iface: 'eth9'", "links here: "),
     "no such pattern": (("--iface-regex", "^wl"), "--iface-regex: '^wl'", "links here: "),

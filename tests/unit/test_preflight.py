@@ -10,6 +10,7 @@ import pytest
 from overlaynet.daemon import preflight
 from overlaynet.daemon.preflight import check_network, check_rights
 from overlaynet.errors import ConfigError, KernelPermissionError
+from overlaynet.kernel.fake import FakeKernel
 from overlaynet.model.addresses import Address
 from overlaynet.model.host import HostSettings
 from overlaynet.model.lease import HostId
@@ -28,6 +29,12 @@ HOST = HostSettings(
 
 V6_ONLY = b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}'
 DUAL = b'{"Network": "10.1.0.0/16", "EnableIPv6": true, "IPv6Network": "2001:db8::/48", "Backend": {"Type": "vxlan"}}'
+
+
+def kernel() -> FakeKernel:
+    kernel = FakeKernel()
+    kernel.add_underlay("eth0", [(IPv4Address("192.0.2.1"), 24)])
+    return kernel
 
 
 @pytest.fixture
@@ -56,14 +63,14 @@ def test_right_is_read_from_the_process_s_status(tmp_path: Path, effective: str,
 
 
 async def test_store_without_a_network_is_waited_for(looked: list[Address]) -> None:
-    await check_network(None, HOST)
+    await check_network(None, HOST, kernel())
     assert looked == []
 
 
 async def test_network_that_this_host_can_serve_passes(looked: list[Address]) -> None:
-    await check_network(b'{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}', HOST)
+    await check_network(b'{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}', HOST, kernel())
     v6 = replace(HOST, public_ipv4=None, local_ipv4=None)
-    await check_network(V6_ONLY, v6)
+    await check_network(V6_ONLY, v6, kernel())
     assert looked == [HOST.local_ipv4, HOST.local_ipv6]
 
 
@@ -76,13 +83,14 @@ async def test_network_that_this_host_can_serve_passes(looked: list[Address]) ->
             b'{"Network": "10.1.0.0/16", "EnableIPv6": true, "IPv6Network": "2001:db8::/48", "Backend": {"Type": "vxlan"}}',
             "IPv6Network",
         ),
+        (b'{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan", "MTU": 9000}}', "Backend.MTU"),
         (b"{", "network config"),
         (b'{"Network": "10.1.0.0/16", "SubnetLen": 40}', "SubnetLen"),
     ],
 )
 async def test_network_that_it_cannot_serve_is_named_with_its_store(looked: list[Address], text: bytes, field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        await check_network(text, HOST)
+        await check_network(text, HOST, kernel())
     assert caught.value.field == f"network configuration in sqlite:///s: {field}"
     assert looked == []
 
@@ -90,5 +98,5 @@ async def test_network_that_it_cannot_serve_is_named_with_its_store(looked: list
 async def test_host_without_an_address_of_the_network_s_family_is_told(looked: list[Address]) -> None:
     v4 = replace(HOST, public_ipv6=None, local_ipv6=None)
     with pytest.raises(ConfigError, match="IPv6"):
-        await check_network(V6_ONLY, v4)
+        await check_network(V6_ONLY, v4, kernel())
     assert looked == []

@@ -86,8 +86,12 @@ class VxlanBackend:
         return LeaseAttributes(settings.public_ipv4, settings.public_ipv6, "vxlan", data.get(Family.IPV4), data.get(Family.IPV6))
 
     def mtu(self, family: Family, underlay: Underlay) -> Mtu:
-        """What of the underlay's MTU is left for an inner packet. ConfigError: too little."""
+        """What of the underlay's MTU is left for an inner packet. ConfigError: too little, or more than the link carries."""
         outer = self.options.mtu if self.options.mtu is not None else underlay.mtu
+        if outer > underlay.mtu:
+            raise ConfigError(
+                "Backend.MTU", outer, f"is above the MTU of {underlay.link}, {underlay.mtu}: lower it, or raise that"
+            )
         mtu = Mtu(outer - family.header_bytes - _INNER_BYTES)
         if mtu < family.minimum_mtu:
             raise ConfigError(

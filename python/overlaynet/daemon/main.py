@@ -65,14 +65,14 @@ async def _run(settings: Settings, store: Store) -> None:
 async def _serve(settings: Settings, host: HostSettings, store: Store, health: Health) -> OverlaynetError | None:
     """The daemon's life, once the host is known; why it cannot go on, or None."""
     kept = _kept(settings.state_dir, host.store)
-    if kept is None:
-        # A host that has served this network before goes on by what it knows; one that has not finds out first.
-        try:
-            await check_network((await store.load()).config, host)
-        except StoreUnavailableError as unavailable:
-            log.warning(str(unavailable))
-    log.info("underlay chosen", link=host.underlay, public=_shown(host))
     async with await NetlinkKernel.open() as kernel:
+        if kept is None:
+            # A host that has served this network before goes on by what it knows; one that has not finds out first.
+            try:
+                await check_network((await store.load()).config, host, kernel)
+            except StoreUnavailableError as unavailable:
+                log.warning(str(unavailable))
+        log.info("underlay chosen", link=host.underlay, public=_shown(host))
         engine = UdpEngine(settings.offloads, settings.source_check)
         host = replace(host, next_hops=settings.next_hops and kernel.next_hops)
         driver = Driver(host.host, Reconciler(host), store, kernel, engine, health, settings.subnet_file, settings.state_dir)

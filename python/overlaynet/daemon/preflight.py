@@ -10,12 +10,16 @@ import errno
 import re
 from pathlib import Path
 
-from overlaynet.backend import attributes, for_host
+from overlaynet.backend import attributes, desired, for_host
 from overlaynet.errors import ConfigError, KernelPermissionError
+from overlaynet.kernel import Kernel
 from overlaynet.kernel.obstacles import check_obstacles
 from overlaynet.model.addresses import Family
 from overlaynet.model.host import HostSettings
+from overlaynet.model.kernel import Scope
+from overlaynet.model.lease import Lease
 from overlaynet.model.network import NetworkConfig, parse_network
+from overlaynet.reconcile.allocate import choose
 
 _CAP_NET_ADMIN = 12  # include/uapi/linux/capability.h
 
@@ -28,7 +32,7 @@ def check_rights(status: Path = Path("/proc/self/status")) -> None:
         raise KernelPermissionError(errno.EPERM, "change", "this network namespace", why)
 
 
-async def check_network(text: bytes | None, settings: HostSettings) -> None:
+async def check_network(text: bytes | None, settings: HostSettings, kernel: Kernel) -> None:
     """Return if this host can serve the network whose configuration is `text`, or there is none yet.
 
     ConfigError: the configuration is not valid, or not on this host. KernelError: something is missing or in the way.
@@ -37,13 +41,21 @@ async def check_network(text: bytes | None, settings: HostSettings) -> None:
         return
     try:
         config = parse_network(text)[0]
-        attributes(config, settings)
         _check_apart(config, settings)
+        await _check_backend(config, settings, kernel)
     except ConfigError as error:
         raise ConfigError(f"network configuration in {settings.store}: {error.field}", error.value, error.why) from None
     listen = settings.local_ipv4 or settings.local_ipv6
     if listen is not None:
         await check_obstacles(for_host(config, settings), listen)
+
+
+async def _check_backend(config: NetworkConfig, settings: HostSettings, kernel: Kernel) -> None:
+    """ConfigError: the backend cannot be had on this host's underlay, whichever subnet it gets."""
+    published = attributes(config, settings)
+    underlay = (await kernel.observe(Scope(settings.underlay))).underlay
+    if underlay is not None:
+        desired(config, settings, Lease(choose(config, settings, ()).subnets, published, settings.host), (), underlay)
 
 
 def _check_apart(config: NetworkConfig, settings: HostSettings) -> None:
