@@ -81,5 +81,8 @@ fuzz: ## Fuzz decoding, forwarding, the table and offloads, FUZZ_S seconds each 
 	    cargo +nightly fuzz run --fuzz-dir rust/fuzz "$$target" -- -max_total_time=$(FUZZ_S) -print_final_stats=0; \
 	done
 
+bench-etcd: build ## Measure the etcd store with 2,000 leases, into benches/results/etcd.json
+	$(BIN)/python benches/lab/etcd_scale.py
+
 clean: ## Remove what was built
 	rm -rf $(VENV) target dist .cache
