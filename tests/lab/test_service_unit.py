@@ -20,7 +20,12 @@ from tests.lab.conftest import lab_name
 from tests.lab.one_host import OneHost, Running, one_host, one_line
 from tests.lab.service_unit import UNIT, ServiceUnit, account, as_service
 
-BACKENDS = ("vxlan", "host-gw", "udp")
+BACKENDS = {
+    "vxlan": '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}',
+    "vxlan in user mode": '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan", "Mode": "user"}}',
+    "host-gw": '{"Network": "10.1.0.0/16", "Backend": {"Type": "host-gw"}}',
+    "udp": '{"Network": "10.1.0.0/16", "Backend": {"Type": "udp"}}',
+}
 CAP_NET_ADMIN = 1 << 12
 
 
@@ -77,7 +82,7 @@ def rights(running: Running) -> dict[str, str]:
 def test_daemon_with_the_units_rights_makes_what_the_backend_needs(
     host: OneHost, unit: ServiceUnit, numbers: tuple[int, int], backend: str
 ) -> None:
-    host.configure(f'{{"Network": "10.1.0.0/16", "Backend": {{"Type": "{backend}"}}}}')
+    host.configure(BACKENDS[backend])
 
     running = started(host, unit, numbers)
     running.hear("READY=1")
@@ -96,12 +101,17 @@ def test_daemon_with_the_units_rights_makes_what_the_backend_needs(
     assert "warning" not in running.text
     assert "error" not in running.text
     assert host.shell("cat /proc/sys/net/ipv4/ip_forward") == "1\n"
-    link = {"vxlan": "ovl.1", "host-gw": "", "udp": "ovl-udp"}[backend]
+    link = {"vxlan": "ovl.1", "vxlan in user mode": "ovl-vxlan", "host-gw": "", "udp": "ovl-udp"}[backend]
     assert not link or f" {link}: " in host.ip("-o link")
-    assert "unreachable 10.1.0.0/16" in host.ip("route show proto 79") or backend == "udp"
-    if backend == "udp":
-        assert "10.1.0.0/16 dev ovl-udp" in host.ip("route show proto 79")
-        assert ":8285" in host.shell("ss -Huln")
+    routes, sockets = host.ip("route show proto 79"), host.shell("ss -Huln")
+    match backend:
+        case "vxlan" | "host-gw":
+            assert "unreachable 10.1.0.0/16" in routes
+        case "vxlan in user mode":
+            assert ":8472" in sockets
+        case _:
+            assert "10.1.0.0/16 dev ovl-udp" in routes
+            assert ":8285" in sockets
     modes = {
         path: (stat.S_IMODE((root / path).stat().st_mode), (root / path).stat().st_uid)
         for path in ("var/lib/overlaynet", "var/lib/overlaynet/host-id", "run/overlaynet/control.sock", "run/flannel/subnet.env")
@@ -120,7 +130,7 @@ def test_daemon_with_the_units_rights_makes_what_the_backend_needs(
 def test_without_the_capability_the_line_names_it(
     host: OneHost, unit: ServiceUnit, numbers: tuple[int, int], backend: str
 ) -> None:
-    host.configure(f'{{"Network": "10.1.0.0/16", "Backend": {{"Type": "{backend}"}}}}')
+    host.configure(BACKENDS[backend])
     before = host.kernel()
 
     running = started(host, unit, numbers, capabilities=False)
@@ -133,7 +143,7 @@ def test_without_the_capability_the_line_names_it(
 
 
 def test_tun_device_for_root_alone_is_named(host: OneHost, unit: ServiceUnit, numbers: tuple[int, int]) -> None:
-    host.configure('{"Network": "10.1.0.0/16", "Backend": {"Type": "udp"}}')
+    host.configure(BACKENDS["udp"])
     before = host.kernel()
 
     running = started(host, unit, numbers, tun_mode=0o600)
@@ -169,7 +179,7 @@ def allowed_calls(unit: ServiceUnit) -> set[str]:
 def test_daemon_makes_no_system_call_that_the_unit_forbids(
     host: OneHost, unit: ServiceUnit, numbers: tuple[int, int], backend: str
 ) -> None:
-    host.configure(f'{{"Network": "10.1.0.0/16", "Backend": {{"Type": "{backend}"}}}}')
+    host.configure(BACKENDS[backend])
 
     running = started(host, unit, numbers, before=("strace", "-f", "-qq", "-o", "/run/store/calls"))
     running.hear("READY=1", wait_s=90)
@@ -182,7 +192,7 @@ def test_daemon_makes_no_system_call_that_the_unit_forbids(
     assert calls - allowed_calls(unit) == set()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
 def test_traffic_flows_through_a_host_whose_daemon_has_no_more_than_the_unit_grants(
     tmp_path: Path, unit: ServiceUnit, numbers: tuple[int, int], backend: str
 ) -> None:
