@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -38,6 +40,10 @@ def ip(namespace: str, words: str) -> None:
     subprocess.run(["ip", "-n", namespace, *words.split()], check=True)
 
 
+def shown(namespace: str, words: str) -> str:
+    return subprocess.run(["ip", "-n", namespace, *words.split()], capture_output=True, text=True, check=True).stdout
+
+
 async def test_flags_choose_among_real_links(namespace: str) -> None:
     by_name = await choose_underlay(Selection(iface=("eth0",)), namespace)
     assert (by_name.link, by_name.local_ipv4, by_name.local_ipv6) == (
@@ -51,6 +57,19 @@ async def test_flags_choose_among_real_links(namespace: str) -> None:
     assert by_pattern.link == "eth1"
     reached = await choose_underlay(Selection(can_reach=ip_address("198.51.100.77")), namespace)
     assert (reached.link, reached.local_ipv4) == ("eth1", IPv4Address("198.51.100.1"))
+
+
+async def test_a_duplicate_address_is_not_chosen(namespace: str) -> None:
+    ip(namespace, "address add 2001:db8::7/64 dev far1 nodad")
+    ip(namespace, "address add 2001:db8::7/64 dev eth1")
+    deadline = time.monotonic() + 20
+    while "dadfailed" not in shown(namespace, "address show dev eth1"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    chosen = await choose_underlay(Selection(iface=("eth1",)), namespace)
+    assert (chosen.local_ipv4, chosen.local_ipv6) == (IPv4Address("198.51.100.1"), None)
+    ip(namespace, "address add 2001:db8::8/64 dev eth1 nodad")
+    assert (await choose_underlay(Selection(iface=("eth1",)), namespace)).local_ipv6 == IPv6Address("2001:db8::8")
 
 
 async def test_without_default_route_the_links_are_named(namespace: str) -> None:

@@ -17,10 +17,11 @@ from overlaynet.lab.topology import plan_lab
 from tests.lab.conftest import run_overlaynet, traces
 
 
-def test_all_backends_lose_nothing(name: str) -> None:
+@pytest.mark.parametrize("family", ["v4", "v6", "dual"])
+def test_all_backends_lose_nothing(name: str, family: str) -> None:
     steps: list[tuple[str, str]] = []
     shown = demonstrate(
-        plan_demo(name, hosts=2, backends="vxlan,host-gw,udp", family="v4"),
+        plan_demo(name, hosts=2, backends="vxlan,host-gw,udp", family=family),
         size=Size(pings=3, file_bytes=4 * traffic.MIB, tcp_s=1),
         progress=lambda backend, step: steps.append((backend, step)),
     )
@@ -28,7 +29,8 @@ def test_all_backends_lose_nothing(name: str) -> None:
     for one in shown.values():
         assert one.ok
         assert list(one.figures) == ["ok", "pings_sent", "pings_lost", "file_sha256_equal", "tcp_gbit_s", "rtt_us_median"]
-        assert (one.figures["pings_sent"], one.figures["pings_lost"], one.figures["file_sha256_equal"]) == (6, 0, True)
+        sent = 12 if family == "dual" else 6
+        assert (one.figures["pings_sent"], one.figures["pings_lost"], one.figures["file_sha256_equal"]) == (sent, 0, True)
     assert {backend for backend, _ in steps} == set(shown)
     assert traces(name) == []
 

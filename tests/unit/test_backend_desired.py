@@ -311,7 +311,7 @@ def test_udp_over_a_link_too_small_for_ipv6_names_the_link() -> None:
 
 
 def test_family_without_an_underlay_address_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"eth0.*no IPv6 address"):
+    with pytest.raises(ConfigError, match=r"eth0.*no usable IPv6 address"):
         attributes(network(DUAL.replace(b"TYPE", b"vxlan")), settings())
 
 

@@ -224,8 +224,6 @@ def test_subnet_that_cannot_be_split_is_refused(subnet: IPv4Network | IPv6Networ
         ({"hosts": 251}, "--hosts"),
         ({"bridges": 0}, "--bridges"),
         ({"backend": "gre"}, "--backend"),
-        ({"backend": "udp", "families": Families.V6}, "--family"),
-        ({"backend": "udp", "families": Families.DUAL}, "--family"),
     ],
 )
 def test_unusable_argument_is_named(arguments: dict[str, object], field: str) -> None:
@@ -246,7 +244,6 @@ def test_unknown_member_is_named_with_those_that_there_are() -> None:
         (2, "vxlan,gre", "v4", "--backend"),
         (2, "", "v4", "--backend"),
         (2, "vxlan", "v7", "--family"),
-        (2, "vxlan,udp", "dual", "--family"),
     ],
 )
 def test_demo_names_what_it_does_not_know(hosts: int, backends: str, family: str, field: str) -> None:
@@ -257,10 +254,3 @@ def test_demo_names_what_it_does_not_know(hosts: int, backends: str, family: str
 
 def test_demo_plans_each_backend_once_in_the_order_asked_for() -> None:
     assert [plan.backend for plan in plan_demo("demo", hosts=2, backends="udp, vxlan,udp", family="v4")] == ["udp", "vxlan"]
-
-
-@pytest.mark.parametrize(
-    ("family", "backends"), [("v4", ["vxlan", "host-gw", "udp"]), ("v6", ["vxlan", "host-gw"]), ("dual", ["vxlan", "host-gw"])]
-)
-def test_demo_shows_each_backend_that_carries_the_family(family: str, backends: list[str]) -> None:
-    assert [plan.backend for plan in plan_demo("demo", hosts=2, backends=None, family=family)] == backends

@@ -81,7 +81,7 @@ def test_invalid_config_is_named_and_waited_out() -> None:
 def test_config_that_this_host_cannot_serve_is_named_and_waited_out() -> None:
     world = World(b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}')
     world.settle(10.0)
-    assert "no IPv6 address" in world.reports("network-invalid")[0]
+    assert "no usable IPv6 address" in world.reports("network-invalid")[0]
     world.change(ConfigPut(VXLAN))
     world.settle()
     assert world.ready

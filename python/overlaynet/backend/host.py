@@ -19,9 +19,9 @@ def local_address(place: Place, family: Family) -> Address:
     settings = place.settings
     address = settings.local_ipv4 if family is Family.IPV4 else settings.local_ipv6
     if address is None:
-        raise ConfigError(
-            "--iface", settings.underlay, f"has no IPv{family.value} address, which the network's backend needs: give it one"
-        )
+        kinds = " (a link-local or duplicate one is none)" if family is Family.IPV6 else ""
+        why = f"has no usable IPv{family.value} address{kinds}, which the network's backend needs: give it one"
+        raise ConfigError("--iface", settings.underlay, why)
     return address
 
 

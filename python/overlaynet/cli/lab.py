@@ -119,11 +119,11 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> None:
 @lab.command()
 @click.option("--name", default="demo", show_default=True, help="The name of the labs that come and go.")
 @click.option("--hosts", default=3, show_default=True, help="How many hosts.")
-@click.option("--backend", help=f"Backends, separated by commas. [default: of {','.join(BACKENDS)} each that carries the family]")
+@click.option("--backend", default=",".join(BACKENDS), show_default=True, help="Backends, separated by commas.")
 @_family
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Write the figures to this file.")
 @click.pass_context
-def demo(context: click.Context, name: str, hosts: int, backend: str | None, family: str, report: Path | None) -> None:
+def demo(context: click.Context, name: str, hosts: int, backend: str, family: str, report: Path | None) -> None:
     """Show each backend at work: pings, a file over HTTP, TCP. Ends with 0 only if nothing was lost."""
     plans = plan_demo(name, hosts=hosts, backends=backend, family=family)
     if report is not None and not report.parent.is_dir():

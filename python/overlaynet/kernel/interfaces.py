@@ -21,6 +21,7 @@ from overlaynet.kernel.rtnetlink import Message, Record, RouteSocket
 from overlaynet.model.addresses import Address, Family, LinkIndex, Mtu
 
 _IFA_F_TEMPORARY = 0x01
+_IFA_F_DADFAILED = 0x08
 _IFA_F_DEPRECATED = 0x20
 _IFA_F_PERMANENT = 0x80
 
@@ -55,12 +56,16 @@ class ChosenUnderlay:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceAddress:
-    """An address of a link, with what speaks for or against it."""
+    """An address of a link, with what speaks for or against it.
+
+    A `duplicate` one is another host's as well (RFC 4862 section 5.4.5): the kernel keeps it, and sends nothing from it.
+    """
 
     address: Address
     permanent: bool = True
     temporary: bool = False
     deprecated: bool = False
+    duplicate: bool = False
 
     @property
     def rank(self) -> tuple[bool, bool, bool]:
@@ -79,9 +84,9 @@ class Interface:
     addresses: tuple[InterfaceAddress, ...] = ()
 
     def best(self, family: Family) -> Address | None:
-        """The address to send from, or None: deprecated and loopback ones are never taken."""
+        """The address to send from, or None: deprecated, duplicate and loopback ones are never taken."""
         ours = [entry for entry in self.addresses if Family.of(entry.address) is family]
-        usable = [entry for entry in ours if not (entry.deprecated or entry.address.is_loopback)]
+        usable = [entry for entry in ours if not (entry.deprecated or entry.duplicate or entry.address.is_loopback)]
         return min(usable, key=lambda entry: entry.rank).address if usable else None
 
     def has(self, address: Address) -> bool:
@@ -296,4 +301,5 @@ def _interface_address(record: Record) -> InterfaceAddress:
         permanent=bool(flags & _IFA_F_PERMANENT),
         temporary=bool(flags & _IFA_F_TEMPORARY),
         deprecated=bool(flags & _IFA_F_DEPRECATED),
+        duplicate=bool(flags & _IFA_F_DADFAILED),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from overlaynet.errors import ConfigError, OverlaynetError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import system, traffic
-from overlaynet.lab.topology import BACKENDS, Plan, carries, parse_families, plan_lab
+from overlaynet.lab.topology import BACKENDS, Plan, parse_families, plan_lab
 
 Progress = Callable[[str, str], None]
 """Told the backend and the step that begins."""
@@ -55,18 +55,12 @@ class Size:
     tcp_s: int = 5
 
 
-def plan_demo(name: str, *, hosts: int, backends: str | None, family: str) -> tuple[Plan, ...]:
-    """A plan for each of the comma-separated backends, by default for each that carries the family.
-
-    ConfigError names what is unknown, too small, or does not go together.
-    """
+def plan_demo(name: str, *, hosts: int, backends: str, family: str) -> tuple[Plan, ...]:
+    """A plan for each of the comma-separated backends. ConfigError names what is unknown or too small."""
     families = parse_families(family)
     if hosts < 2:
         raise ConfigError("--hosts", hosts, "traffic needs 2 hosts or more")
-    if backends is None:
-        wanted = tuple(backend for backend in BACKENDS if carries(backend, families))
-    else:
-        wanted = tuple(dict.fromkeys(part.strip() for part in backends.split(",")))
+    wanted = tuple(dict.fromkeys(part.strip() for part in backends.split(",")))
     for backend in wanted:
         if backend not in BACKENDS:
             raise ConfigError("--backend", backend, f"a backend is one of {', '.join(BACKENDS)}")

@@ -104,11 +104,6 @@ def parse_families(text: str) -> Families:
         raise ConfigError("--family", text, f"a family is one of {known}") from None
 
 
-def carries(backend: str, families: Families) -> bool:
-    """Whether the backend carries packets of all these families."""
-    return backend != "udp" or families is Families.V4
-
-
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A namespace behind a host's bridge; `name` is also the name of the bridge's port."""
@@ -185,7 +180,7 @@ def plan_lab(
     mixed: bool = False,
     daemon_flags: tuple[str, ...] = (),
 ) -> Plan:
-    """The plan of a lab. ConfigError: the name is not usable, a number is out of range, or the backend is unknown or unfit."""
+    """The plan of a lab. ConfigError: the name is not usable, a number is out of range, or the backend is unknown."""
     if not _LAB_NAME.fullmatch(name):
         raise ConfigError("--name", name, "a name is 1 to 24 of a-z, 0-9, - and _, with a letter or digit at both ends")
     if not 1 <= hosts <= MOST_HOSTS:
@@ -194,8 +189,6 @@ def plan_lab(
         raise ConfigError("--bridges", bridges, f"a host has 1 to {MOST_BRIDGES} bridges")
     if backend not in BACKENDS:
         raise ConfigError("--backend", backend, f"a backend is one of {', '.join(BACKENDS)}")
-    if not carries(backend, families):
-        raise ConfigError("--family", families.value, f"the {backend} backend carries IPv4 only: choose v4, vxlan or host-gw")
     return Plan(
         name=name,
         backend=backend,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from overlaynet.model.addresses import Family
 from overlaynet.model.lease import Lease
 from overlaynet.model.status import LeaseStatus, PeerStatus, Status
 
@@ -61,22 +62,24 @@ def _peers(host: Reconciler) -> tuple[PeerStatus, ...]:
     for lease in host.accepted.peers:
         name = str(lease.subnets)
         if lease.subnets in refused:
-            found.append(PeerStatus(name, _address(lease), _backend(lease), "refused", why=refused[lease.subnets]))
+            found.append(PeerStatus(name, _address(host, lease), _backend(lease), "refused", why=refused[lease.subnets]))
             continue
         now_is, why = host.kernel.state_of(state.owners[name])
         if state.pump is not None and now_is == "programmed" and not host.pump.runs_as(state.pump):
             now_is, why = ("failed", host.pump.why) if host.pump.why else ("pending", "the packet engine is being configured")
-        found.append(PeerStatus(name, _address(lease), _backend(lease), now_is, state.paths[name], why))
+        found.append(PeerStatus(name, _address(host, lease), _backend(lease), now_is, state.paths[name], why))
     found += [
-        PeerStatus(str(one.lease.subnets), _address(one.lease), _backend(one.lease), "refused", why=one.why)
+        PeerStatus(str(one.lease.subnets), _address(host, one.lease), _backend(one.lease), "refused", why=one.why)
         for one in host.accepted.refused
     ]
     return tuple(sorted(found, key=lambda peer: peer.subnets))
 
 
-def _address(lease: Lease) -> str:
-    address = lease.attributes.public_ipv4 or lease.attributes.public_ipv6
-    return "" if address is None else str(address)
+def _address(host: Reconciler, lease: Lease) -> str:
+    """Where the peer is: its public address in the network's first family that it has, else in any."""
+    halves = () if host.store.config is None else host.store.config.families
+    addresses = [lease.attributes.public(family) for family in (*(half.family for half in halves), *Family)]
+    return next((str(address) for address in addresses if address is not None), "")
 
 
 def _backend(lease: Lease) -> str:
