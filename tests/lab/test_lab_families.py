@@ -96,14 +96,18 @@ def underlay(host: Host, family: Family) -> str:
     return next(str(address.ip) for address in host.addresses if Family.of(address.ip) is family)
 
 
+def global_addresses(lab: labs.Lab, host: Host, option: str, device: str) -> list[dict[str, Any]]:
+    links = shown(lab, host, "ip", "-json", option, "address", "show", "dev", device, "scope", "global")
+    return [entry for link in links for entry in link.get("addr_info", []) if "local" in entry]
+
+
 def check_family(lab: labs.Lab, host: Host, family: Family) -> None:
     """The host's entries in one family: one of each kind for each peer, or none at all."""
     option, device = OPTION[family], DEVICE[family]
     wanted = family in lab.plan.families.members
     peers = {subnets(lab, other).get(family): other for other in lab.plan.hosts if other is not host} if wanted else {}
 
-    addresses = shown(lab, host, "ip", "-json", option, "address", "show", "dev", "eth0", "scope", "global")
-    on_underlay = [entry["local"] for link in addresses for entry in link.get("addr_info", [])]
+    on_underlay = [entry["local"] for entry in global_addresses(lab, host, option, "eth0")]
     assert on_underlay == [str(one.ip) for one in host.addresses if Family.of(one.ip) is family]
 
     routes = shown(lab, host, "ip", "-json", option, "route", "show", "proto", "79", "type", "unicast")
@@ -119,8 +123,7 @@ def check_family(lab: labs.Lab, host: Host, family: Family) -> None:
     assert link["mtu"] == DEVICE_MTU[family]
     data = link["linkinfo"]["info_data"]
     assert data.get("local", data.get("local6")) == underlay(host, family)
-    (own,) = shown(lab, host, "ip", "-json", option, "address", "show", "dev", device)
-    (entry,) = own["addr_info"]
+    (entry,) = global_addresses(lab, host, option, device)
     assert f"{entry['local']}" == subnets(lab, host)[family].split("/")[0]
     assert entry["prefixlen"] == {Family.IPV4: 32, Family.IPV6: 128}[family]
     assert not entry.get("tentative")
