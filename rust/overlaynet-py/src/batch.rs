@@ -1,11 +1,10 @@
 //! `overlaynet._core.decode_many`: what many packets hold, as columns, found detached from the interpreter.
-use overlaynet_core::wire::scan::{Next, Part, Scan};
-use overlaynet_core::wire::stack::Verdict;
-use overlaynet_core::wire::{Layer, Reason, ipv4, ipv6, vxlan};
-use pyo3::exceptions::PyValueError;
+use overlaynet_core::wire::Reason;
+use overlaynet_core::wire::scan::Next;
+use overlaynet_core::wire::summary::Summary;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice};
 
 use crate::packet::next;
 use crate::tunnel::{WORTH_DETACHING_BYTES, check_stride};
@@ -23,35 +22,28 @@ pub(crate) fn decode_many<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let py = frames.py();
     let first = next(first)?;
-    let columns = match (stride, lengths) {
+    match (stride, lengths) {
         (None, None) => {
             let frames = frames
                 .try_iter()?
                 .map(|frame| buffer::content(&frame?))
                 .collect::<PyResult<Vec<_>>>()?;
-            py.detach(|| Columns::of(frames.iter().map(|frame| &**frame), first, tunnels))
+            let bytes = frames.iter().map(|frame| frame.len()).sum();
+            columns(py, frames.iter().map(|frame| &**frame), bytes, first, tunnels)
         }
         (Some(stride), None) => {
             let bytes = buffer::content(frames)?;
             check_stride(stride, bytes.len())?;
-            let columns = || Columns::of(bytes.chunks_exact(stride), first, tunnels);
-            if bytes.len() < WORTH_DETACHING_BYTES {
-                columns()
-            } else {
-                py.detach(columns)
-            }
+            columns(py, bytes.chunks_exact(stride), bytes.len(), first, tunnels)
         }
         (None, Some(lengths)) => {
             let bytes = buffer::content(frames)?;
             let lengths: Vec<usize> = lengths.extract()?;
             let parts = split(&bytes, &lengths)?;
-            py.detach(|| Columns::of(parts.iter().copied(), first, tunnels))
+            columns(py, parts.iter().copied(), bytes.len(), first, tunnels)
         }
-        (Some(_), Some(_)) => {
-            return Err(PyValueError::new_err("stride, lengths: only one of them"));
-        }
-    };
-    columns.into_dict(py)
+        (Some(_), Some(_)) => Err(error::value("stride, lengths: only one of them")),
+    }
 }
 
 /// The packets that lie one behind the other in `bytes`, with these lengths.
@@ -72,162 +64,91 @@ pub(crate) fn split<'a>(bytes: &'a [u8], lengths: &[usize]) -> PyResult<Vec<&'a 
 }
 
 macro_rules! columns {
-    ($($name:ident: $type:ty = $format:literal),* $(,)?) => {
-        /// What `decode_many` tells of each packet: `Row`'s fields, each a column.
-        struct Columns { $($name: Vec<u8>),* }
+    ($rows:ident, $summary:ident: $($name:ident: $type:ty = $format:literal, $value:expr;)*) => {
+        /// How many bytes the columns take for each packet.
+        const ROW_BYTES: usize = 0 $(+ size_of::<$type>())*;
 
-        #[derive(Default)]
-        struct Row { $($name: $type),* }
-
-        impl Columns {
-            fn with_room(packets: usize) -> Self {
-                Self { $($name: Vec::with_capacity(packets * size_of::<$type>())),* }
+        /// Writes one row for each of `frames` into `room`, which is one column after the other.
+        #[inline(always)]
+        fn fill<'a>(room: &mut [u8], $rows: usize, frames: impl Iterator<Item = &'a [u8]>, first: Next, tunnels: bool) {
+            let rest = room;
+            $(let ($name, rest) = rest.split_at_mut($rows * size_of::<$type>());)*
+            let _ = rest;
+            $(let mut $name = $name.as_chunks_mut::<{ size_of::<$type>() }>().0.iter_mut();)*
+            for frame in frames {
+                let $summary = Summary::of(frame, first, tunnels);
+                $(if let Some(slot) = $name.next() {
+                    *slot = <$type>::to_ne_bytes($value);
+                })*
             }
+        }
 
-            #[inline(always)]
-            fn push(&mut self, row: &Row) {
-                $(self.$name.extend_from_slice(&row.$name.to_ne_bytes());)*
-            }
-
-            fn into_dict(self, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-                let dict = PyDict::new(py);
-                $(
-                    let values = PyMemoryView::from(&PyBytes::new(py, &self.$name))?;
-                    let values = values.call_method1(intern!(py, "cast"), (intern!(py, $format),))?;
-                    dict.set_item(intern!(py, stringify!($name)), values)?;
-                )*
-                Ok(dict)
-            }
+        /// Each column by name, as a view of its part of `bytes`.
+        fn views<'py>(bytes: &Bound<'py, PyBytes>, $rows: usize) -> PyResult<Bound<'py, PyDict>> {
+            let py = bytes.py();
+            let columns = PyDict::new(py);
+            let whole = PyMemoryView::from(bytes)?;
+            let mut end = 0;
+            $(
+                let start = end;
+                end += $rows * size_of::<$type>();
+                let part = whole.get_item(PySlice::new(py, start.cast_signed(), end.cast_signed(), 1))?;
+                let values = part.call_method1(intern!(py, "cast"), (intern!(py, $format),))?;
+                columns.set_item(intern!(py, stringify!($name)), values)?;
+            )*
+            Ok(columns)
         }
     };
 }
 
+// The widest first, so that each is aligned.
 columns! {
-    fault: u8 = "B",
-    layers: u8 = "B",
-    wrong_checksums: u8 = "B",
-    vni: Vni = "i",
-    version: u8 = "B",
-    protocol: u8 = "B",
-    source: Packed = "B",
-    destination: Packed = "B",
-    source_port: u16 = "H",
-    destination_port: u16 = "H",
-    payload_offset: u32 = "I",
-    payload_length: u32 = "I",
-}
-
-/// A network identifier; -1 is none.
-#[derive(Clone, Copy)]
-struct Vni(i32);
-
-impl Default for Vni {
-    fn default() -> Self {
-        Self(-1)
-    }
-}
-
-impl Vni {
-    const fn to_ne_bytes(self) -> [u8; 4] {
-        self.0.to_ne_bytes()
-    }
+    rows, summary:
+    source: Packed = "B", Packed(summary.source);
+    destination: Packed = "B", Packed(summary.destination);
+    vni: i32 = "i", summary.vni.map_or(-1, |vni| vni.number().cast_signed());
+    payload_offset: u32 = "I", u32::try_from(summary.payload_offset).unwrap_or(u32::MAX);
+    payload_length: u32 = "I", u32::try_from(summary.payload_length).unwrap_or(u32::MAX);
+    source_port: u16 = "H", summary.source_port;
+    destination_port: u16 = "H", summary.destination_port;
+    fault: u8 = "B", summary.fault.map_or(0, number_of);
+    layers: u8 = "B", summary.layers;
+    wrong_checksums: u8 = "B", summary.wrong_checksums;
+    version: u8 = "B", summary.version;
+    protocol: u8 = "B", summary.protocol;
 }
 
 /// An address in 16 bytes; an IPv4 address takes the first four.
-#[derive(Clone, Copy, Default)]
 struct Packed([u8; 16]);
 
 impl Packed {
-    const fn v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Self([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-    }
-
     const fn to_ne_bytes(self) -> [u8; 16] {
         self.0
     }
 }
 
-impl Columns {
-    fn of<'a>(frames: impl Iterator<Item = &'a [u8]>, first: Next, tunnels: bool) -> Self {
-        let mut columns = Self::with_room(frames.size_hint().0);
-        for frame in frames {
-            columns.push(&Row::of(frame, first, tunnels));
+/// The columns about `rows` frames, which are `bytes` bytes in all.
+fn columns<'py, 'a>(
+    py: Python<'py>,
+    frames: impl ExactSizeIterator<Item = &'a [u8]> + Send,
+    bytes: usize,
+    first: Next,
+    tunnels: bool,
+) -> PyResult<Bound<'py, PyDict>> {
+    let rows = frames.len();
+    let table = PyBytes::new_with(py, rows * ROW_BYTES, |room| {
+        if bytes < WORTH_DETACHING_BYTES {
+            fill(room, rows, frames, first, tunnels);
+        } else {
+            py.detach(|| fill(room, rows, frames, first, tunnels));
         }
-        columns
-    }
-}
-
-impl Row {
-    /// The innermost IP header's fields; an outer one's are overwritten on the way in.
-    #[inline(always)]
-    fn of(frame: &[u8], first: Next, tunnels: bool) -> Self {
-        let mut row = Self::default();
-        let mut scan = Scan::new(frame, first, tunnels);
-        let mut around = None;
-        for part in scan.by_ref() {
-            match part {
-                Ok(part) => {
-                    row.layers = row.layers.saturating_add(1);
-                    if part.checksum(around.as_ref()) == Verdict::Wrong {
-                        row.wrong_checksums = row.wrong_checksums.saturating_add(1);
-                    }
-                    row.read(&part);
-                    around = Some(part);
-                }
-                Err(error) => row.fault = fault(error.reason),
-            }
-        }
-        row.payload_offset = u32::try_from(scan.offset()).unwrap_or(u32::MAX);
-        row.payload_length = u32::try_from(scan.payload().len()).unwrap_or(u32::MAX);
-        row
-    }
-
-    /// What `part` adds. A part that was found passes the checks again.
-    #[inline(always)]
-    fn read(&mut self, part: &Part<'_>) {
-        match part.layer {
-            Layer::Ipv4 => {
-                let Ok(packet) = ipv4::Packet::new_checked(part.bytes) else {
-                    return;
-                };
-                (self.version, self.protocol) = (4, packet.protocol());
-                self.source = Packed::v4(packet.source().octets());
-                self.destination = Packed::v4(packet.destination().octets());
-                (self.source_port, self.destination_port) = (0, 0);
-            }
-            Layer::Ipv6 => {
-                let Ok(packet) = ipv6::Packet::new_checked(part.bytes) else {
-                    return;
-                };
-                (self.version, self.protocol) = (6, packet.next_header());
-                self.source = Packed(packet.source().octets());
-                self.destination = Packed(packet.destination().octets());
-                (self.source_port, self.destination_port) = (0, 0);
-            }
-            // Both begin with the ports.
-            Layer::Udp | Layer::Tcp => {
-                if let [a, b, c, d, ..] = *part.bytes {
-                    self.source_port = u16::from_be_bytes([a, b]);
-                    self.destination_port = u16::from_be_bytes([c, d]);
-                }
-            }
-            Layer::Vxlan => {
-                let vni = vxlan::Packet::new_checked(part.bytes)
-                    .ok()
-                    .map(|packet| packet.vni());
-                self.vni = vni
-                    .and_then(|vni| i32::try_from(vni.number()).ok())
-                    .map(Vni)
-                    .unwrap_or_default();
-            }
-            _ => {}
-        }
-    }
+        Ok(())
+    })?;
+    views(&table, rows)
 }
 
 /// The number of a reason in the column `fault`; 0 is none.
-const fn fault(reason: Reason) -> u8 {
+const fn number_of(reason: Reason) -> u8 {
     match reason {
         Reason::Truncated => 1,
         Reason::BadVersion => 2,

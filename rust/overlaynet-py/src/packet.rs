@@ -1,8 +1,9 @@
 //! `overlaynet._core.decode` and `Packet`: a packet whose headers were found, and are read when they are asked for.
+use overlaynet_core::wire::Layer;
 use overlaynet_core::wire::pretty::Pretty;
-use overlaynet_core::wire::scan::{Next, Part, Scan};
+use overlaynet_core::wire::scan::{Next, Part, Scan, Visitor};
 use overlaynet_core::wire::stack::{Verdict, Walk};
-use overlaynet_core::wire::{Layer, vxlan};
+use overlaynet_core::wire::vxlan::{self, Vni};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -24,24 +25,40 @@ pub(crate) fn decode(
     let bytes = buffer::content(buffer)?;
     let first = next(first)?;
     let mut scan = Scan::new(&bytes, first, tunnels);
-    let mut layers = 0;
-    for part in scan.by_ref() {
-        match part {
-            Ok(_) => layers += 1,
-            Err(fault) if strict => return Err(error::decode(fault)),
-            Err(_) => {}
-        }
+    let mut outline = Outline::default();
+    let ended = scan.visit(&mut outline);
+    if strict {
+        ended.map_err(error::decode)?;
     }
     let start = scan.offset();
     let end = start + scan.payload().len();
     Ok(Packet {
         first,
         tunnels,
-        layers,
+        outline,
         start,
         end,
         bytes,
     })
+}
+
+/// What is kept of the headers: so little that finding it costs next to nothing.
+#[derive(Default)]
+struct Outline {
+    layers: usize,
+    vni: Option<Vni>,
+}
+
+impl<'a> Visitor<'a> for Outline {
+    #[inline(always)]
+    fn part(&mut self, part: Part<'a>) {
+        self.layers += 1;
+        if part.layer == Layer::Vxlan {
+            self.vni = vxlan::Packet::new_checked(part.bytes)
+                .ok()
+                .map(|packet| packet.vni());
+        }
+    }
 }
 
 /// The packet in `buffer` as text, one line a header; a fault is the last line.
@@ -78,7 +95,7 @@ pub(crate) struct Packet {
     bytes: Content,
     start: usize,
     end: usize,
-    layers: usize,
+    outline: Outline,
     first: Next,
     tunnels: bool,
 }
@@ -111,12 +128,7 @@ impl Packet {
 
     #[getter]
     fn checksums<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let mut around = None;
-        let verdicts = self.parts().map(|part| {
-            let verdict = part.checksum(around.as_ref());
-            around = Some(part);
-            verdict_text(py, verdict)
-        });
+        let verdicts = self.parts().map(|part| verdict_text(py, part.checksum()));
         PyTuple::new(py, verdicts.collect::<Vec<_>>())
     }
 
@@ -135,8 +147,7 @@ impl Packet {
 
     #[getter]
     fn vni(&self) -> Option<u32> {
-        let part = self.parts().filter(|part| part.layer == Layer::Vxlan).last()?;
-        Some(vxlan::Packet::new_checked(part.bytes).ok()?.vni().number())
+        self.outline.vni.map(Vni::number)
     }
 
     #[getter]
@@ -160,19 +171,19 @@ impl Packet {
     }
 
     const fn __len__(&self) -> usize {
-        self.layers
+        self.outline.layers
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyAny>> {
         let at = if index < 0 {
-            self.layers.checked_add_signed(index)
+            self.outline.layers.checked_add_signed(index)
         } else {
             usize::try_from(index).ok()
         };
         match at.and_then(|at| self.parts().nth(at)) {
             Some(part) => value(py, &part),
             None => {
-                let text = format!("layer {index}: the packet has {}", self.layers);
+                let text = format!("layer {index}: the packet has {}", self.outline.layers);
                 Err(pyo3::exceptions::PyIndexError::new_err(text))
             }
         }

@@ -1,7 +1,7 @@
 //! IPv4 headers (RFC 791).
 use core::net::Ipv4Addr;
 
-use super::checksum::{self, PseudoHeader, Sum};
+use super::checksum::{self, PseudoHeader};
 use super::{DecodeError, Layer, Reason, array, be16, len16, require};
 
 /// The length of a header without options, in bytes.
@@ -137,7 +137,7 @@ impl<B: AsRef<[u8]>> Packet<B> {
 
     /// Whether the header's checksum is right.
     pub fn checksum_ok(&self) -> bool {
-        Sum::ZERO.plus(self.header()).is_valid()
+        checksum::is_valid(self.header())
     }
 
     /// Where the packet comes from.

@@ -19,6 +19,7 @@ pub mod ipv6;
 pub mod pretty;
 pub mod scan;
 pub mod stack;
+pub mod summary;
 pub mod tcp;
 pub mod template;
 pub mod udp;

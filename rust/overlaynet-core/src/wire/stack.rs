@@ -5,9 +5,11 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use super::checksum::PseudoHeader;
+use super::checksum::{self, PseudoHeader, Sum};
 use super::scan::{Part, Scan};
-use super::{DecodeError, Layer, arp, ethernet, icmp, icmpv6, ipv4, ipv6, tcp, udp, vlan, vxlan};
+use super::{
+    DecodeError, Layer, arp, be16, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp, vlan, vxlan,
+};
 
 pub use super::scan::{IP_PORT, Next, VXLAN_PORTS};
 
@@ -131,7 +133,7 @@ impl<'a> Part<'a> {
     /// The header's value.
     ///
     /// # Errors
-    /// None for a part that a scan made; a part that was put together by hand is checked again.
+    /// None: the scan has found the header to be whole. (The views check it again.)
     pub fn header(&self) -> Result<Header<'a>, DecodeError> {
         let bytes = self.bytes;
         Ok(match self.layer {
@@ -154,48 +156,38 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// What is known of the checksum; `around` is the part that carries this one.
+    /// What is known of the checksum.
     #[must_use]
-    #[inline]
-    pub fn checksum(&self, around: Option<&Part<'_>>) -> Verdict {
-        let right = match self.layer {
+    #[inline(always)]
+    pub fn checksum(&self) -> Verdict {
+        let bytes = self.bytes;
+        let number = match self.layer {
             Layer::Ethernet | Layer::Vlan | Layer::Arp | Layer::Ipv6 | Layer::Vxlan => {
                 return Verdict::Absent;
             }
-            Layer::Ipv4 => ipv4::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok()),
-            Layer::Icmp => icmp::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok()),
-            Layer::Udp => match (
-                udp::Packet::new_checked(self.bytes),
-                around.and_then(Part::pseudo_header),
-            ) {
-                (Ok(packet), _) if packet.checksum() == 0 => return Verdict::Absent,
-                (packet, Some(pseudo)) => packet.map(|packet| packet.checksum_ok(pseudo)),
-                _ => return Verdict::Unknown,
-            },
-            Layer::Tcp => match around.and_then(Part::pseudo_header) {
-                Some(pseudo) => tcp::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok(pseudo)),
-                None => return Verdict::Unknown,
-            },
-            Layer::Icmpv6 => match around.and_then(Part::pseudo_header) {
-                Some(pseudo) => {
-                    icmpv6::Packet::new_checked(self.bytes).map(|packet| packet.checksum_ok(pseudo))
-                }
-                None => return Verdict::Unknown,
-            },
+            Layer::Ipv4 => return Verdict::of(checksum::is_valid(&bytes[..self.header_len])),
+            Layer::Icmp => return Verdict::of(Sum::ZERO.plus(bytes).is_valid()),
+            Layer::Udp if be16(bytes, 6) == 0 => return Verdict::Absent,
+            Layer::Udp => protocol::UDP,
+            Layer::Tcp => protocol::TCP,
+            Layer::Icmpv6 => protocol::ICMPV6,
         };
-        right.map_or(Verdict::Unknown, Verdict::of)
+        match pseudo_header(self.ip) {
+            Some(pseudo) => Verdict::of(pseudo.is_valid(number, bytes)),
+            None => Verdict::Unknown,
+        }
     }
+}
 
-    fn pseudo_header(&self) -> Option<PseudoHeader> {
-        match self.layer {
-            Layer::Ipv4 => ipv4::Packet::new_checked(self.bytes)
-                .ok()
-                .map(|packet| packet.pseudo_header()),
-            Layer::Ipv6 => {
-                let packet = ipv6::Packet::new_checked(self.bytes).ok()?;
-                (!passes_routers(&packet)).then(|| packet.pseudo_header())
-            }
-            _ => None,
+/// What a checksum covers besides the transport, of the IP packet around it.
+fn pseudo_header(ip: &[u8]) -> Option<PseudoHeader> {
+    match ip.first()? >> 4 {
+        4 => ipv4::Packet::new_checked(ip)
+            .ok()
+            .map(|packet| packet.pseudo_header()),
+        _ => {
+            let packet = ipv6::Packet::new_checked(ip).ok()?;
+            (!passes_routers(&packet)).then(|| packet.pseudo_header())
         }
     }
 }
@@ -204,7 +196,6 @@ impl<'a> Part<'a> {
 #[derive(Clone, Debug)]
 pub struct Walk<'a> {
     scan: Scan<'a>,
-    around: Option<Part<'a>>,
 }
 
 impl<'a> Walk<'a> {
@@ -213,7 +204,6 @@ impl<'a> Walk<'a> {
     pub const fn new(bytes: &'a [u8], first: Next, tunnels: bool) -> Self {
         Self {
             scan: Scan::new(bytes, first, tunnels),
-            around: None,
         }
     }
 
@@ -232,12 +222,10 @@ impl<'a> Iterator for Walk<'a> {
             Ok(part) => part,
             Err(error) => return Some(Err(error)),
         };
-        let checksum = part.checksum(self.around.as_ref());
-        self.around = Some(part);
         Some(part.header().map(|header| Found {
             header,
             offset: part.offset,
-            checksum,
+            checksum: part.checksum(),
         }))
     }
 }
