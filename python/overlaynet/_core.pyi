@@ -4,7 +4,7 @@ Wherever a buffer is taken, any object with the buffer protocol will do. A `byte
 first, since it may change.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
 
@@ -512,14 +512,32 @@ class Tunnel:
     def wrap_many(self, payloads: Iterable[Buffer] | Buffer, /, *, stride: int | None = None) -> list[bytes] | bytes:
         """One packet for each of `payloads`; what `encode_many` gives."""
 
+@final
+class Columns:
+    """A read-only mapping from names to columns: what `decode_many` tells of each packet.
+
+    A column is a `memoryview` of numbers in this machine's byte order, made when it is asked for; `numpy.asarray` of it copies
+    nothing. KeyError: there is no such column.
+    """
+
+    def __getitem__(self, name: str, /) -> memoryview: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def keys(self) -> tuple[str, ...]:
+        """The columns' names."""
+
+    def items(self) -> tuple[tuple[str, memoryview], ...]:
+        """The columns with their names."""
+
 @overload
-def decode_many(frames: Iterable[Buffer], /, first: _First = "ethernet", *, tunnels: bool = True) -> dict[str, memoryview]: ...
+def decode_many(frames: Iterable[Buffer], /, first: _First = "ethernet", *, tunnels: bool = True) -> Columns: ...
 @overload
-def decode_many(frames: Buffer, /, first: _First = "ethernet", *, stride: int, tunnels: bool = True) -> dict[str, memoryview]: ...
+def decode_many(frames: Buffer, /, first: _First = "ethernet", *, stride: int, tunnels: bool = True) -> Columns: ...
 @overload
 def decode_many(
     frames: Buffer, /, first: _First = "ethernet", *, lengths: Sequence[int] | memoryview, tunnels: bool = True
-) -> dict[str, memoryview]: ...
+) -> Columns: ...
 @overload
 def decode_many(
     frames: Iterable[Buffer] | Buffer,
@@ -529,7 +547,7 @@ def decode_many(
     stride: int | None = None,
     lengths: Sequence[int] | memoryview | None = None,
     tunnels: bool = True,
-) -> dict[str, memoryview]:
+) -> Columns:
     """Columns about many packets, one item a packet, in numbers of this machine's byte order.
 
     `frames` are buffers; or with `stride` one buffer of slots of that many bytes; or with `lengths` one buffer in which packets
@@ -537,7 +555,7 @@ def decode_many(
     length, 4 required flag not set, and the other columns tell what came before it: `layers`, `wrong_checksums`, `vni` (-1:
     none), `payload_offset`, `payload_length`, and of the innermost IP header `version`, `protocol`, `source_port`,
     `destination_port`, `source` and `destination`. Addresses take 16 bytes each, an IPv4 address the first four: item i is
-    `source[16 * i : 16 * i + 16]`. `numpy.asarray` of a column copies nothing.
+    `source[16 * i : 16 * i + 16]`.
     """
 
 def netlink_pack(requests: list[tuple[int, int, _Fields]], sequence: int, /) -> bytes:

@@ -71,6 +71,18 @@ def test_what_may_change_is_copied_once() -> None:
     assert packet.payload == b"payload!" + bytes(2)
 
 
+def test_columns_are_a_mapping() -> None:
+    columns = decode_many([FRAME, FRAME])
+    assert dict(columns) == dict(columns.items())
+    assert [*columns] == [*columns.keys()]
+    assert len(columns) == 12
+    assert "vni" in columns
+    assert ("vnis" in columns, 1 in columns) == (False, False)
+    assert columns["vni"].tolist() == [-1, -1]
+    with pytest.raises(KeyError, match="vnis"):
+        columns["vnis"]
+
+
 def test_packets_one_behind_the_other_are_told_apart_by_their_lengths() -> None:
     columns = decode_many(FRAME + FRAME[:20] + FRAME, lengths=array("I", [len(FRAME), 20, len(FRAME)]))
     assert columns["fault"].tolist() == [0, 1, 0]

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from overlaynet._core import (
     Arp,
+    Columns,
     Ethernet,
     Icmp,
     Icmpv6,
@@ -33,6 +34,7 @@ from overlaynet._core import (
 __all__ = [
     "Arp",
     "Checksum",
+    "Columns",
     "Ethernet",
     "First",
     "Icmp",

@@ -2,9 +2,10 @@
 use overlaynet_core::wire::Reason;
 use overlaynet_core::wire::scan::Next;
 use overlaynet_core::wire::summary::Summary;
+use pyo3::exceptions::PyKeyError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice};
+use pyo3::types::{PyBytes, PyIterator, PyMemoryView, PySlice, PyString, PyTuple};
 
 use crate::packet::next;
 use crate::tunnel::{WORTH_DETACHING_BYTES, check_stride};
@@ -19,7 +20,7 @@ pub(crate) fn decode_many<'py>(
     stride: Option<usize>,
     lengths: Option<&Bound<'py, PyAny>>,
     tunnels: bool,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Columns> {
     let py = frames.py();
     let first = next(first)?;
     match (stride, lengths) {
@@ -83,20 +84,21 @@ macro_rules! columns {
             }
         }
 
-        /// Each column by name, as a view of its part of `bytes`.
-        fn views<'py>(bytes: &Bound<'py, PyBytes>, $rows: usize) -> PyResult<Bound<'py, PyDict>> {
-            let py = bytes.py();
-            let columns = PyDict::new(py);
-            let whole = PyMemoryView::from(bytes)?;
+        /// The columns' names.
+        const NAMES: [&str; [$(stringify!($name)),*].len()] = [$(stringify!($name)),*];
+
+        /// Where a column lies if there are so many rows: start, end, and the format of its items.
+        fn column(name: &str, $rows: usize) -> Option<(usize, usize, &'static str)> {
             let mut end = 0;
             $(
                 let start = end;
                 end += $rows * size_of::<$type>();
-                let part = whole.get_item(PySlice::new(py, start.cast_signed(), end.cast_signed(), 1))?;
-                let values = part.call_method1(intern!(py, "cast"), (intern!(py, $format),))?;
-                columns.set_item(intern!(py, stringify!($name)), values)?;
+                if name == stringify!($name) {
+                    return Some((start, end, $format));
+                }
             )*
-            Ok(columns)
+            let _ = end;
+            None
         }
     };
 }
@@ -128,13 +130,13 @@ impl Packed {
 }
 
 /// The columns about `rows` frames, which are `bytes` bytes in all.
-fn columns<'py, 'a>(
-    py: Python<'py>,
+fn columns<'a>(
+    py: Python<'_>,
     frames: impl ExactSizeIterator<Item = &'a [u8]> + Send,
     bytes: usize,
     first: Next,
     tunnels: bool,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Columns> {
     let rows = frames.len();
     let table = PyBytes::new_with(py, rows * ROW_BYTES, |room| {
         if bytes < WORTH_DETACHING_BYTES {
@@ -144,7 +146,61 @@ fn columns<'py, 'a>(
         }
         Ok(())
     })?;
-    views(&table, rows)
+    Ok(Columns {
+        table: table.unbind(),
+        rows,
+    })
+}
+
+/// The columns, of which each becomes a `memoryview` when it is asked for.
+#[pyclass(frozen, mapping, module = "overlaynet._core")]
+pub(crate) struct Columns {
+    table: Py<PyBytes>,
+    rows: usize,
+}
+
+#[pymethods]
+impl Columns {
+    fn __getitem__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let found = name
+            .extract::<&str>()
+            .ok()
+            .and_then(|text| column(text, self.rows));
+        let Some((start, end, format)) = found else {
+            return Err(PyKeyError::new_err(name.clone().unbind()));
+        };
+        let slice = PySlice::new(py, start.cast_signed(), end.cast_signed(), 1);
+        let part = PyMemoryView::from(self.table.bind(py))?.get_item(slice)?;
+        part.call_method1(intern!(py, "cast"), (format,))
+    }
+
+    fn __contains__(&self, name: &Bound<'_, PyAny>) -> bool {
+        name.extract::<&str>().is_ok_and(|name| NAMES.contains(&name))
+    }
+
+    #[allow(clippy::unused_self, reason = "it is a method of the mapping")]
+    const fn __len__(&self) -> usize {
+        NAMES.len()
+    }
+
+    #[allow(clippy::unused_self, reason = "it is a method of the mapping")]
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        PyTuple::new(py, NAMES)?.try_iter()
+    }
+
+    #[allow(clippy::unused_self, reason = "it is a method of the mapping")]
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, NAMES)
+    }
+
+    fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let items = NAMES.map(|name| Ok((name, self.__getitem__(py, PyString::new(py, name).as_any())?)));
+        PyTuple::new(py, items.into_iter().collect::<PyResult<Vec<_>>>()?)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Columns {}, {} rows>", NAMES.join(", "), self.rows)
+    }
 }
 
 /// The number of a reason in the column `fault`; 0 is none.

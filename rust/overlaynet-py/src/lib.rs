@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::batch::decode_many;
+    use crate::batch::{Columns, decode_many};
     #[pymodule_export]
     use crate::layers::{Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vlan, Vxlan};
     #[pymodule_export]

@@ -123,16 +123,8 @@ fn wrap_many<'py>(
     check_stride(stride, bytes.len())?;
     template.fits(stride).map_err(error::encode)?;
     let len = template.len() + stride;
-    let mut headers = vec![0; template.len()];
-    template.emit_headers(&mut headers, stride);
     let packets = PyBytes::new_with(py, bytes.len() / stride * len, |packets| {
-        let mut fill = || {
-            for (packet, payload) in packets.chunks_exact_mut(len).zip(bytes.chunks_exact(stride)) {
-                packet[..headers.len()].copy_from_slice(&headers);
-                packet[headers.len()..].copy_from_slice(payload);
-                template.emit_checksums(packet);
-            }
-        };
+        let mut fill = || template.emit_all(packets, &bytes, stride);
         if bytes.len() < WORTH_DETACHING_BYTES {
             fill();
         } else {

@@ -4,7 +4,7 @@
 use super::scan::{Next, Part, Scan, Visitor};
 use super::stack::Verdict;
 use super::vxlan::Vni;
-use super::{Layer, Reason, array, be16};
+use super::{Layer, Reason, array};
 
 /// What a packet holds. Addresses, protocol and ports are those of the innermost IP header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,42 +40,64 @@ impl Summary {
     #[must_use]
     #[inline(always)]
     pub fn of(bytes: &[u8], first: Next, tunnels: bool) -> Self {
-        let mut summary = Self::default();
+        let mut found = Innermost::default();
         let mut scan = Scan::new(bytes, first, tunnels);
-        let ended = scan.visit(&mut summary);
-        summary.fault = ended.err().map(|error| error.reason);
-        summary.payload_offset = scan.offset();
-        summary.payload_length = scan.payload().len();
-        summary
+        let ended = scan.visit(&mut found);
+        let (source, destination, protocol) = match (found.version, found.ip) {
+            (4, ip) if ip.len() >= 20 => (ipv4_address(array(ip, 12)), ipv4_address(array(ip, 16)), ip[9]),
+            (6, ip) if ip.len() >= 40 => (array(ip, 8), array(ip, 24), ip[6]),
+            _ => ([0; 16], [0; 16], 0),
+        };
+        let (source_port, destination_port) = match *found.transport {
+            [a, b, c, d, ..] => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
+            _ => (0, 0),
+        };
+        Self {
+            fault: ended.err().map(|error| error.reason),
+            layers: found.layers,
+            wrong_checksums: found.wrong_checksums,
+            vni: match *found.vxlan {
+                [_, _, _, _, a, b, c, _, ..] => Vni::new(u32::from_be_bytes([0, a, b, c])),
+                _ => None,
+            },
+            version: found.version,
+            protocol,
+            source,
+            destination,
+            source_port,
+            destination_port,
+            payload_offset: scan.offset(),
+            payload_length: scan.payload().len(),
+        }
     }
 }
 
-impl<'a> Visitor<'a> for Summary {
+/// The innermost headers that were found; empty: none. Their fields are read once, when the scan has ended.
+#[derive(Default)]
+struct Innermost<'a> {
+    layers: u8,
+    wrong_checksums: u8,
+    version: u8,
+    ip: &'a [u8],
+    transport: &'a [u8],
+    vxlan: &'a [u8],
+}
+
+impl<'a> Visitor<'a> for Innermost<'a> {
     #[inline(always)]
     fn part(&mut self, part: Part<'a>) {
         self.layers = self.layers.saturating_add(1);
         if part.checksum() == Verdict::Wrong {
             self.wrong_checksums = self.wrong_checksums.saturating_add(1);
         }
-        let bytes = part.bytes;
         match part.layer {
-            Layer::Ipv4 => {
-                (self.version, self.protocol) = (4, bytes[9]);
-                self.source = ipv4_address(array(bytes, 12));
-                self.destination = ipv4_address(array(bytes, 16));
-                (self.source_port, self.destination_port) = (0, 0);
-            }
-            Layer::Ipv6 => {
-                (self.version, self.protocol) = (6, bytes[6]);
-                self.source = array(bytes, 8);
-                self.destination = array(bytes, 24);
-                (self.source_port, self.destination_port) = (0, 0);
+            Layer::Ipv4 | Layer::Ipv6 => {
+                self.version = if part.layer == Layer::Ipv4 { 4 } else { 6 };
+                (self.ip, self.transport) = (part.bytes, &[]);
             }
             // Both begin with the ports.
-            Layer::Udp | Layer::Tcp => {
-                (self.source_port, self.destination_port) = (be16(bytes, 0), be16(bytes, 2));
-            }
-            Layer::Vxlan => self.vni = Vni::new(u32::from_be_bytes(array(bytes, 4)) >> 8),
+            Layer::Udp | Layer::Tcp => self.transport = part.bytes,
+            Layer::Vxlan => self.vxlan = part.bytes,
             Layer::Ethernet | Layer::Vlan | Layer::Arp | Layer::Icmp | Layer::Icmpv6 => {}
         }
     }

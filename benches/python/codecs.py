@@ -1,0 +1,171 @@
+"""The codecs against their peers, in ratios of one run: rounds of each are interleaved, and the best of each counts.
+
+The frame is an outer IPv4 header, UDP without checksum, VXLAN, an Ethernet header and an inner IPv4 header around 86 bytes: 156 in
+all. A peer's unchecked reading stands against our checked one. `python -m benches.python.codecs` prints the figures.
+"""
+
+from __future__ import annotations
+
+import gc
+import struct
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import dpkt
+import numpy
+from overlaynet.lab.figures import Figure, at_least, at_most
+from overlaynet.packet import Ethernet, Ipv4, Tunnel, Udp, Vxlan, decode, decode_many, encode
+from scapy.layers.inet import IP
+from scapy.layers.inet import UDP as ScapyUDP
+from scapy.layers.l2 import Ether
+from scapy.layers.vxlan import VXLAN
+from scapy.packet import Raw
+
+NEAR, FAR = "02:00:00:00:00:01", "02:00:00:00:00:02"
+LAYERS = (
+    Ipv4("172.16.0.1", "172.16.0.2"),
+    Udp(4000, 8472, checksum=False),
+    Vxlan(7),
+    Ethernet(FAR, NEAR),
+    Ipv4("10.1.1.2", "10.1.2.3", 253),
+)
+PAYLOAD = bytes(range(86))
+FRAME = encode(*LAYERS, payload=PAYLOAD)
+FRAMES = 4096
+ROUNDS = 15
+ROUND_S = 0.02
+
+# Version and header length, protocol, source, destination; UDP's ports; the VNI: seven numbers, at their places.
+SEVEN = struct.Struct(">B8xB2xIIHH8xI")
+ALL = struct.Struct(">BBHHHBBHIIHHHHIB3xI6s6sH")
+COLUMNS = numpy.dtype(
+    {
+        "names": ["protocol", "source", "destination", "source_port", "destination_port", "vni"],
+        "formats": ["u1", ">u4", ">u4", ">u2", ">u2", ">u4"],
+        "offsets": [59, 62, 66, 20, 22, 32],
+        "itemsize": len(FRAME),
+    }
+)
+HEADER = struct.Struct(">BBHHHBBHIIHHHHII6s6sHBBHHHBBHII")
+HEADER_FIELDS = HEADER.unpack_from(FRAME)
+assert HEADER.size == len(FRAME) - len(PAYLOAD)
+
+
+def decode_dpkt() -> object:
+    """The outer headers only: dpkt knows no VXLAN by itself; the inner frame is given to it by hand."""
+    outer = dpkt.ip.IP(FRAME)
+    inner = dpkt.ethernet.Ethernet(outer.data.data[8:])
+    return inner.data.ttl
+
+
+def decode_scapy() -> object:
+    inner = IP(FRAME)[VXLAN].payload
+    return inner[IP].ttl
+
+
+def encode_dpkt() -> bytes:
+    inner = dpkt.ip.IP(src=b"\n\1\1\2", dst=b"\n\1\2\3", p=253, data=PAYLOAD)
+    inner.len += len(PAYLOAD)
+    frame = dpkt.ethernet.Ethernet(src=b"\2\0\0\0\0\1", dst=b"\2\0\0\0\0\2", data=inner)
+    udp = dpkt.udp.UDP(sport=4000, dport=8472, data=b"\x08\0\0\0\0\0\7\0" + bytes(frame))
+    udp.ulen = len(udp)
+    outer = dpkt.ip.IP(src=b"\xac\x10\0\1", dst=b"\xac\x10\0\2", p=17, data=udp)
+    outer.len = len(outer)
+    return bytes(outer)
+
+
+def encode_scapy() -> bytes:
+    inner = Ether(src=NEAR, dst=FAR) / IP(src="10.1.1.2", dst="10.1.2.3", id=0, proto=253) / Raw(PAYLOAD)
+    tunnel = ScapyUDP(sport=4000, dport=8472, chksum=0) / VXLAN(vni=7, flags=8) / inner
+    return bytes(IP(src="172.16.0.1", dst="172.16.0.2", id=0) / tunnel)
+
+
+def encode_struct() -> bytes:
+    """All header fields at once, the checksums of a payload of this length known before."""
+    return HEADER.pack(*HEADER_FIELDS) + PAYLOAD
+
+
+def figures() -> list[Figure]:
+    """The codecs' rows of the library's table."""
+    tunnel = Tunnel(*LAYERS)
+    frames, payloads = FRAME * FRAMES, PAYLOAD * FRAMES
+    assert tunnel.wrap(PAYLOAD) == encode_scapy() == encode_struct() == FRAME
+    assert tunnel.wrap_many(payloads, stride=len(PAYLOAD)) == frames
+    assert decode(FRAME, "ip").vni == SEVEN.unpack_from(FRAME)[-1] >> 8 == 7
+
+    def columns_numpy() -> object:
+        view = numpy.frombuffer(frames, COLUMNS)
+        return [view[name].copy() for name in COLUMNS.names]
+
+    one = nanoseconds(
+        {
+            "ours": lambda: decode(FRAME, "ip").vni,
+            "object": lambda: decode(FRAME, "ip"),
+            "struct": lambda: SEVEN.unpack_from(FRAME),
+            "struct all": lambda: ALL.unpack_from(FRAME),
+            "dpkt": decode_dpkt,
+            "scapy": decode_scapy,
+        }
+    )
+    many = nanoseconds(
+        {"ours": lambda: decode_many(frames, "ip", stride=len(FRAME)), "numpy": columns_numpy, "dpkt": decode_dpkt}
+    )
+    write = nanoseconds(
+        {
+            "ours": lambda: tunnel.wrap(PAYLOAD),
+            "ours, layers": lambda: encode(*LAYERS, payload=PAYLOAD),
+            "struct": encode_struct,
+            "dpkt": encode_dpkt,
+            "scapy": encode_scapy,
+        }
+    )
+    batch = nanoseconds({"ours": lambda: tunnel.wrap_many(payloads, stride=len(PAYLOAD)), "dpkt": encode_dpkt})
+    per_frame, per_row, per_packet = many["ours"] / FRAMES, many["numpy"] / FRAMES, batch["ours"] / FRAMES
+    return [
+        Figure("decode, object and one field", one["ours"], "ns"),
+        Figure("decode, object", one["object"], "ns"),
+        Figure("decode, struct with 7 fields", one["struct"], "ns"),
+        Figure("decode, struct with 20 fields", one["struct all"], "ns"),
+        Figure("decode: dpkt / ours", one["dpkt"] / one["ours"], "x", at_least(60)),
+        Figure("decode: scapy / ours", one["scapy"] / one["ours"], "x", at_least(4000)),
+        Figure("decode: ours / struct with 7 fields", one["ours"] / one["struct"], "x", at_most(0.85)),
+        Figure("batch decode, every check, a frame", per_frame, "ns"),
+        Figure("batch decode: dpkt / ours", many["dpkt"] / per_frame, "x", at_least(500)),
+        Figure("batch decode: numpy view without checks / ours", per_row / per_frame, "x", at_least(2.3)),
+        Figure("encode with payload", write["ours"], "ns"),
+        Figure("encode with payload, layers given anew", write["ours, layers"], "ns"),
+        Figure("encode: dpkt / ours", write["dpkt"] / write["ours"], "x", at_least(250)),
+        Figure("encode: scapy / ours", write["scapy"] / write["ours"], "x", at_least(8000)),
+        Figure("encode: ours / struct", write["ours"] / write["struct"], "x", at_most(0.35)),
+        Figure("batch encode, a frame", per_packet, "ns"),
+        Figure("batch encode: dpkt / ours", batch["dpkt"] / per_packet, "x", at_least(4500)),
+    ]
+
+
+def nanoseconds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Nanoseconds a call: the best of interleaved rounds, less what an empty call takes."""
+    calls = {"nothing": lambda: None, **calls}
+    timers = {name: timeit.Timer(call) for name, call in calls.items()}
+    numbers = {name: max(1, int(ROUND_S / max(timer.timeit(1), timer.timeit(1), 1e-7))) for name, timer in timers.items()}
+    best = dict.fromkeys(calls, float("inf"))
+    with collector_off():
+        for _ in range(ROUNDS):
+            for name, timer in timers.items():
+                best[name] = min(best[name], timer.timeit(numbers[name]) / numbers[name] * 1e9)
+    return {name: time - best["nothing"] for name, time in best.items()}
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+if __name__ == "__main__":
+    for figure in figures():
+        target = "" if figure.target is None else f"  {figure.target} {'met' if figure.met else 'MISSED'}"
+        print(f"{figure.figure:<55}{figure.value:>12.4g} {figure.unit}{target}")
