@@ -10,12 +10,6 @@ use super::checksum::{PseudoHeader, Sum};
 use super::stack::{EncodeError, Header, emit};
 use super::{Layer, ipv6, protocol};
 
-/// Payloads of up to so many bytes are copied block by block, beyond their end; longer ones by `memcpy`, whose call then pays.
-const SHORT: usize = 256;
-
-/// The bytes of one block: two moves of a plain x86-64.
-const BLOCK: usize = 32;
-
 /// Headers, ready to be put in front of payloads.
 #[derive(Clone, Debug)]
 pub struct Template {
@@ -203,33 +197,12 @@ impl Template {
         assert_eq!(packets.len(), count * len, "a slot for each payload");
         let mut headers = self.headers.clone();
         self.emit_headers(&mut headers, stride);
-        headers.resize(header.next_multiple_of(BLOCK), 0);
-        // What is written beyond a packet's end is the next one's place: all but the last few packets have the room.
-        let spare = (BLOCK / len + 1).max(BLOCK / stride + 1);
-        let blocks = if stride > SHORT {
-            0
-        } else {
-            count.saturating_sub(spare)
-        };
-        for at in 0..blocks {
-            let packet = &mut packets[at * len..][..len + BLOCK];
-            for (to, from) in packet.chunks_exact_mut(BLOCK).zip(headers.chunks_exact(BLOCK)) {
-                to.copy_from_slice(from);
-            }
-            let payload = &payloads[at * stride..][..stride.next_multiple_of(BLOCK)];
-            for (to, from) in packet[header..]
-                .chunks_exact_mut(BLOCK)
-                .zip(payload.chunks_exact(BLOCK))
-            {
-                to.copy_from_slice(from);
-            }
-            self.emit_checksums(&mut packet[..len]);
-        }
-        let rest = packets[blocks * len..].chunks_exact_mut(len);
-        for (packet, payload) in rest.zip(payloads[blocks * stride..].chunks_exact(stride)) {
-            packet[..header].copy_from_slice(&headers[..header]);
+        for (packet, payload) in packets.chunks_exact_mut(len).zip(payloads.chunks_exact(stride)) {
+            packet[..header].copy_from_slice(&headers);
             packet[header..].copy_from_slice(payload);
-            self.emit_checksums(packet);
+            if !self.checksums.is_empty() {
+                self.emit_checksums(packet);
+            }
         }
     }
 }
