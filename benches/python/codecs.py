@@ -28,7 +28,7 @@ LAYERS = (
 )
 PAYLOAD = bytes(range(86))
 FRAME = encode(*LAYERS, payload=PAYLOAD)
-FRAMES = 1024
+FRAMES = 2048
 ROUNDS = 15
 ROUND_S = 0.02
 

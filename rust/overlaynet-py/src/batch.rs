@@ -75,12 +75,13 @@ macro_rules! columns {
             let rest = room;
             $(let ($name, rest) = rest.split_at_mut($rows * size_of::<$type>());)*
             let _ = rest;
-            $(let mut $name = $name.as_chunks_mut::<{ size_of::<$type>() }>().0.iter_mut();)*
-            for frame in frames {
+            // Equally long slices, so that one comparison bounds them all.
+            $(let $name = &mut $name.as_chunks_mut::<{ size_of::<$type>() }>().0[..$rows];)*
+            let mut frames = frames;
+            for row in 0..$rows {
+                let Some(frame) = frames.next() else { return };
                 let $summary = Summary::of(frame, first, tunnels);
-                $(if let Some(slot) = $name.next() {
-                    *slot = <$type>::to_ne_bytes($value);
-                })*
+                $($name[row] = <$type>::to_ne_bytes($value);)*
             }
         }
 

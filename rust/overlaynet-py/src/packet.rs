@@ -15,15 +15,18 @@ use crate::layers::{self, Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vla
 
 /// The packet in `buffer`, with its headers found down to the innermost payload.
 #[pyfunction]
-#[pyo3(signature = (buffer, /, first = "ethernet", *, tunnels = true, strict = true))]
+#[pyo3(
+    signature = (buffer, /, first = First(Next::Ethernet), *, tunnels = true, strict = true),
+    text_signature = "(buffer, /, first='ethernet', *, tunnels=True, strict=True)"
+)]
 pub(crate) fn decode(
     buffer: &Bound<'_, PyAny>,
-    first: &str,
+    first: First,
     tunnels: bool,
     strict: bool,
 ) -> PyResult<Packet> {
     let bytes = buffer::content(buffer)?;
-    let first = next(first)?;
+    let First(first) = first;
     let mut scan = Scan::new(&bytes, first, tunnels);
     let mut outline = Outline::default();
     let ended = scan.visit(&mut outline);
@@ -67,6 +70,25 @@ impl<'a> Visitor<'a> for Outline {
 pub(crate) fn pretty(buffer: &Bound<'_, PyAny>, first: &str, tunnels: bool) -> PyResult<String> {
     let bytes = buffer::content(buffer)?;
     Ok(Pretty::of(Walk::new(&bytes, next(first)?, tunnels)).to_string())
+}
+
+/// The header with which a packet starts, as an argument: a literal in a program is the interned string itself.
+pub(crate) struct First(Next);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for First {
+    type Error = PyErr;
+
+    #[inline]
+    fn extract(name: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let py = name.py();
+        if name.is(intern!(py, "ip")) {
+            Ok(Self(Next::Ip))
+        } else if name.is(intern!(py, "ethernet")) {
+            Ok(Self(Next::Ethernet))
+        } else {
+            next(name.cast::<PyString>()?.to_str()?).map(Self)
+        }
+    }
 }
 
 /// The header with which a packet starts, by name.
