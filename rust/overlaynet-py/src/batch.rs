@@ -122,6 +122,7 @@ columns! {
 }
 
 /// An address in 16 bytes; an IPv4 address takes the first four.
+#[derive(Clone, Copy)]
 struct Packed([u8; 16]);
 
 impl Packed {
