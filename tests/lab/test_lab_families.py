@@ -138,6 +138,13 @@ def check_family(lab: labs.Lab, host: Host, family: Family) -> None:
     }
 
 
+@pytest.mark.parametrize("families", [Families.V4, Families.V6])
+def test_udp_hosts_meet_where_some_have_both_families(name: str, families: Families) -> None:
+    lab = labs.up(plan_lab(name, hosts=3, backend="udp", families=families, mixed=True))
+    pings = traffic.ping_all(lab, count=2, interval_s=0.05)
+    assert (pings.sent, pings.lost) == (12, 0)
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[OneHost]:
     with one_host(tmp_path) as host:

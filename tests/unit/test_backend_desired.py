@@ -310,6 +310,16 @@ def test_udp_over_a_link_too_small_for_ipv6_names_the_link() -> None:
         desired(network(DUAL.replace(b"TYPE", b"udp")), settings(), OWN, (), replace(UNDERLAY, mtu=Mtu(1300)))
 
 
+def test_udp_datagrams_are_of_the_networks_family_where_the_underlay_has_both() -> None:
+    outers = {}
+    for family in ("v4", "v6", "dual"):
+        own = Lease(SUBNETS[family], LeaseAttributes(), HOST)
+        pump = desired(in_family("udp", family), settings(**host_in("dual")), own, (), UNDERLAY).pump
+        assert pump is not None
+        outers[family] = (*(str(address) for address in pump.listen), pump.mtu)
+    assert outers == {"v4": ("192.0.2.1", 1472), "v6": ("2001:db8::1", 1452), "dual": ("192.0.2.1", 1472)}
+
+
 def test_family_without_an_underlay_address_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"eth0.*no usable IPv6 address"):
         attributes(network(DUAL.replace(b"TYPE", b"vxlan")), settings())

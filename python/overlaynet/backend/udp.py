@@ -36,8 +36,11 @@ class UdpBackend:
 
     @property
     def outer(self) -> Family:
-        """The family of the datagrams: IPv4 where the underlay has it."""
-        return Family.IPV4 if self.place.settings.local_ipv4 is not None else Family.IPV6
+        """The family of the datagrams: the network's first that the underlay has, so that all hosts choose the same; else any."""
+        settings = self.place.settings
+        has = {Family.IPV4: settings.local_ipv4 is not None, Family.IPV6: settings.local_ipv6 is not None}
+        wanted = (*(half.family for half in self.place.config.families), *Family)
+        return next((family for family in wanted if has[family]), Family.IPV4)
 
     def attributes(self) -> LeaseAttributes:
         """The public addresses; flannel's udp publishes no type and no data."""
