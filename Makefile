@@ -12,7 +12,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv strace:strace
 
-.PHONY: help build demo test soak fuzz check system wheel lock clean
+.PHONY: bench-data help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -47,10 +47,16 @@ wheel: $(BIN)/.tools ## Build the wheel into dist/
 demo: build ## Bring three hosts up for each backend, move data, take them down
 	$(BIN)/overlaynet lab demo
 
+bench-data: build ## Measure the data plane, into benches/results/ and the tables made of it
+	$(BIN)/overlaynet lab bench --json benches/results/data-plane.json
+	$(BIN)/overlaynet lab bench --link veth --rounds 3 --json benches/results/offloads.json \
+	  --paths udp,udp-no-tso,udp-no-uso,udp-no-gso,udp-no-gro,udp-no-batch,udp-no-poll
+	$(BIN)/python benches/readme_tables.py
+
 check: build ## Format, lint, types, docs, import contracts
 	cargo fmt --all --check
-	$(BIN)/ruff format --check --quiet python tests
-	$(BIN)/ruff check --quiet python tests
+	$(BIN)/ruff format --check --quiet python tests benches
+	$(BIN)/ruff check --quiet python tests benches
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings

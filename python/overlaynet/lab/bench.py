@@ -27,6 +27,7 @@ from overlaynet.lab.lab import Lab, running
 from overlaynet.lab.system import enter, require
 from overlaynet.lab.topology import Plan, plan_lab
 from overlaynet.lab.traffic import serving
+from overlaynet.model.dataplane import OFFLOADS
 
 LINKS = ("veth", "wire")
 PROGRAMS = ("ip", "iperf3", "ethtool")
@@ -58,14 +59,17 @@ PATHS = {
 }
 """`udp-plain` moves one packet a system call, as the proxies of today do."""
 
+WITHOUT = {f"udp-no-{one}": Way("udp", ("--offload", ",".join(name for name in OFFLOADS if name != one))) for one in OFFLOADS}
+"""`udp` without one offload each, to see what it brings; measured only when named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long each measurement takes: seconds of TCP and of small packets, and how many probes at each spacing."""
 
-    tcp_s: int = 3
+    tcp_s: int = 2
     small_s: float = 1.0
-    probes: int = 300
+    probes: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,13 @@ class Sample:
 
 def plan_bench(name: str, paths: Sequence[str]) -> dict[str, Plan]:
     """A lab for each path. ConfigError: there is no such path."""
-    unknown = [path for path in paths if path not in PATHS]
+    ways = PATHS | WITHOUT
+    unknown = [path for path in paths if path not in ways]
     if unknown or not paths:
-        raise ConfigError("--paths", ",".join(paths), f"must be some of {','.join(PATHS)}")
+        raise ConfigError("--paths", ",".join(paths), f"must be some of {','.join(ways)}")
     plans = {}
     for path in dict.fromkeys(paths):
-        kind = PATHS[path]
+        kind = ways[path]
         plans[path] = plan_lab(f"{name}-{path}", hosts=2, backend=kind.backend, daemon_flags=kind.flags)
     return plans
 

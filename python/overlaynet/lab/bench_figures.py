@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from overlaynet.lab.bench import SPACINGS_MS, Sample
+from overlaynet.lab.bench import SPACINGS_MS, WITHOUT, Sample
 from overlaynet.lab.figures import Figure, Target, at_least, at_most
 
 Samples = dict[tuple[str, str], list[Sample]]
@@ -64,7 +64,7 @@ TARGETS: dict[tuple[str, str, str, str], Target] = {
 
 
 def figures(samples: Samples) -> list[Figure]:
-    """Each path's medians, its ratios to vxlan, and those of `udp` to `udp-plain`."""
+    """Each path's medians, its ratios to vxlan, those of `udp` to `udp-plain`, and those of `udp` without an offload to `udp`."""
     found = []
     for (link, path), rounds in samples.items():
         for measure in MEASURES:
@@ -75,6 +75,8 @@ def figures(samples: Samples) -> list[Figure]:
             compared.append(("vxlan", _TO_VXLAN))
         if path == "udp" and (link, "udp-plain") in samples:
             compared.append(("udp-plain", (TCP_ONE, SMALL, *RTTS)))
+        if path in WITHOUT and (link, "udp") in samples:
+            compared.append(("udp", (*_TO_VXLAN, RTTS[0])))
         for other, measures in compared:
             found += _ratios(link, path, other, measures, samples)
     return found

@@ -122,6 +122,12 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
         Ok(self.send_out()? | self.bring_in()?)
     }
 
+    /// The bytes that came in on both ports in the last turn.
+    #[must_use]
+    pub fn carried(&self) -> usize {
+        self.from_tun.total() + self.from_udp.total()
+    }
+
     fn send_out(&mut self) -> io::Result<bool> {
         self.from_tun.clear();
         self.tun.receive(&mut self.from_tun)?;

@@ -69,6 +69,12 @@ impl Batch {
         self.slots.len()
     }
 
+    /// The length of all packets together, in bytes.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.slots[..self.len].iter().map(|slot| slot.len).sum()
+    }
+
     /// Forgets every packet.
     pub fn clear(&mut self) {
         (self.len, self.used) = (0, 0);

@@ -19,7 +19,19 @@ use crate::tun::Tun;
 use crate::udp::Udp;
 
 /// How long the thread looks for more packets before it sleeps: longer than the way through a peer's stack and back.
-const POLLING: Duration = Duration::from_micros(50);
+const POLLING: Duration = Duration::from_micros(80);
+
+/// A yield that takes longer than this was no answer on its way, but somebody else's work.
+const LONG_YIELD: Duration = Duration::from_micros(100);
+
+/// A turn that carried more than this is bulk, and likely so is the next.
+const BULK_BYTES: usize = 8 << 10;
+
+/// How long bulk is taken to go on.
+const BULK_LASTS: Duration = Duration::from_millis(2);
+
+/// How long a busy machine is taken to stay so.
+const CONTENDED: Duration = Duration::from_millis(50);
 
 /// A TUN device and a UDP socket, and the thread between them while it runs.
 pub struct Pump {
@@ -107,24 +119,55 @@ fn watched(shared: &Shared, body: impl FnOnce() -> io::Result<()>) {
 }
 
 fn run(engine: &mut Engine<Tun, Udp>, wake: &OwnedFd) -> io::Result<()> {
-    let mut idle_since = None;
+    let mut patience = Patience::default();
     while !engine.shared.is_stopping() {
         if engine.turn()? {
-            idle_since = None;
-            continue;
+            patience.work(engine.carried());
+        } else if !(engine.shared.offloads().has(Offload::Poll) && patience.look_again()) {
+            sleep(engine, wake)?;
+            patience.work(0);
         }
-        if engine.shared.offloads().has(Offload::Poll) {
-            let since = *idle_since.get_or_insert_with(Instant::now);
-            if since.elapsed() < POLLING {
-                // Whoever is to answer may need this very core.
-                thread::yield_now();
-                continue;
-            }
-        }
-        sleep(engine, wake)?;
-        idle_since = None;
     }
     Ok(())
+}
+
+/// Whether to look for more packets or to sleep.
+#[derive(Debug, Default)]
+struct Patience {
+    idle_since: Option<Instant>,
+    sleeps_until: Option<Instant>,
+}
+
+impl Patience {
+    /// There was something, of so many bytes.
+    fn work(&mut self, bytes: usize) {
+        self.idle_since = None;
+        if bytes > BULK_BYTES {
+            self.sleeps_until = self.sleeps_until.max(Some(Instant::now() + BULK_LASTS));
+        }
+    }
+
+    /// Whether to look again; the core was offered to others before.
+    ///
+    /// Whoever is to answer may need this very core, so it is yielded. Where somebody else took it for long, the machine is busy:
+    /// then a thread that sleeps is better off, since it is woken before the others, while one that yields is put behind them. So
+    /// it is in bulk, where more will come by itself, and the more at once the better.
+    fn look_again(&mut self) -> bool {
+        let now = Instant::now();
+        if self.sleeps_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        if now - since >= POLLING {
+            return false;
+        }
+        thread::yield_now();
+        let after = Instant::now();
+        if after - now > LONG_YIELD {
+            self.sleeps_until = Some(after + CONTENDED);
+        }
+        true
+    }
 }
 
 /// Waits until there is something on a port, or to stop.

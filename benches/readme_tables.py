@@ -1,0 +1,112 @@
+"""The tables of README and docs that hold measured figures, written from `benches/results/` and by nothing else.
+
+python benches/readme_tables.py          writes every table between its markers
+python benches/readme_tables.py --check  ends with 1 if one is not what the results say
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benches" / "results"
+
+PATHS = ("host-gw", "vxlan", "vxlan-user", "udp", "udp-plain")
+LINKS = ("veth", "wire")
+
+
+def values(report: Path) -> dict[str, float]:
+    """Each figure's value."""
+    return {row["figure"]: row["value"] for row in json.loads(report.read_text())["rows"]}
+
+
+def paths_table() -> str:
+    """What each path carries, and its ratio to the kernel's vxlan."""
+    report = RESULTS / "data-plane.json"
+    machine = json.loads(report.read_text())["machine"]
+    found = values(report)
+    heads = [
+        "path",
+        "TCP, Gbit/s, veth / wire",
+        "to vxlan",
+        "64-byte packets, kpps, veth / wire",
+        "to vxlan",
+        "RTT, us, veth",
+        "CPU, s/GB, veth",
+    ]
+    lines = [row(heads), "|" + "---|" * len(heads)]
+    for path in PATHS:
+        if f"veth, {path}: TCP, one stream" not in found:
+            continue
+
+        def both(measure: str, path: str = path) -> str:
+            return " / ".join(f"{found[f'{link}, {path}: {measure}']:.3g}" for link in LINKS)
+
+        def ratio(measure: str, path: str = path) -> str:
+            if path == "vxlan":
+                return "1"
+            return " / ".join(f"{found[f'{link}, {path} / vxlan: {measure}']:.2f}" for link in LINKS)
+
+        tcp, small = "TCP, one stream", "64-byte UDP delivered"
+        rtt = found[f"veth, {path}: RTT median, one every 0.5 ms"]
+        cpu = found[f"veth, {path}: CPU of both hosts and pods"]
+        lines.append(row([f"`{path}`", both(tcp), ratio(tcp), both(small), ratio(small), f"{rtt:.0f}", f"{cpu:.2f}"]))
+    return "\n".join([*lines, "", f"On {machine}."])
+
+
+def offloads_table() -> str:
+    """What `udp` without one offload does, as parts of what it does with all."""
+    report = RESULTS / "offloads.json"
+    machine = json.loads(report.read_text())["machine"]
+    found = values(report)
+    measures = ("TCP, one stream", "TCP, four streams", "64-byte UDP delivered", "RTT median, one every 0.5 ms")
+    lines = [row(["without", *measures]), "|" + "---|" * (len(measures) + 1)]
+    for path in sorted({figure.split()[1] for figure in found if figure.startswith("veth, udp-no-") and " / udp: " in figure}):
+        cells = [f"{found[f'veth, {path} / udp: {measure}']:.2f}" for measure in measures]
+        lines.append(row([f"`{path.removeprefix('udp-no-')}`", *cells]))
+    return "\n".join([*lines, "", f"Parts of `udp` with every offload, veth, medians of the rounds' ratios. On {machine}."])
+
+
+def row(cells: list[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "data-plane": (ROOT / "README.md", paths_table),
+    "offload-matrix": (ROOT / "docs" / "performance.md", offloads_table),
+}
+"""Each table's name in its markers, the page, and what writes it."""
+
+
+def with_table(page: str, name: str, table: str) -> str:
+    """The page with the table between its markers. LookupError: they are not there."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise LookupError(f"{begin} and {end} must be there once each")
+    before, _, rest = page.partition(begin)
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def main(*, check: bool) -> int:
+    """Write or check every table; the exit code."""
+    stale = 0
+    for name, (path, table) in TABLES.items():
+        page = path.read_text()
+        wanted = with_table(page, name, table())
+        if wanted == page:
+            continue
+        if check:
+            print(f"{path.name}: the table {name} is not what benches/results say: python benches/readme_tables.py")
+            stale = 1
+        else:
+            path.write_text(wanted)
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main(check="--check" in sys.argv[1:]))
