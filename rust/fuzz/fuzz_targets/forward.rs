@@ -3,4 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| overlaynet_fuzz::forward::check(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    overlaynet_fuzz::forward::check(bytes);
+    overlaynet_fuzz::forward::strip(bytes);
+});

@@ -1,9 +1,12 @@
 //! Any tables and any packet: a verdict that holds, in both directions.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use overlaynet_core::encapsulation::{Encapsulation, Vtep, flow};
 use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, IpPrefix, Outgoing, PeerIndex, Tables};
 use overlaynet_core::prefix::{Ipv4Prefix, Ipv6Prefix};
 use overlaynet_core::wire::checksum::checksum;
+use overlaynet_core::wire::ethernet::MacAddress;
+use overlaynet_core::wire::vxlan::Vni;
 use overlaynet_core::wire::{ipv4, ipv6};
 
 /// Bytes taken one after another; zeros when they have run out.
@@ -100,6 +103,29 @@ pub fn check(bytes: &[u8]) {
             Outgoing::Reply(len, _) => assert_answers(&reply[..len], before),
             Outgoing::Drop(_) => assert_eq!(*before, after),
         }
+    }
+}
+
+/// Panics where a tunnel's header is not stripped to an IP packet, or not refused; `bytes` is a datagram.
+pub fn strip(bytes: &[u8]) {
+    let mac = MacAddress([2, 0, 0, 0, 0, 1]);
+    let vni = bytes
+        .get(4..7)
+        .and_then(|vni| Vni::new(u32::from_be_bytes([0, vni[0], vni[1], vni[2]])));
+    let vtep = Vtep {
+        vni: vni.unwrap_or_default(),
+        v4: mac,
+        v6: mac,
+    };
+    let mut ours = bytes.to_vec();
+    if let Some(destination) = ours.get_mut(8..14) {
+        destination.copy_from_slice(&mac.0);
+    }
+    for datagram in [bytes, &ours] {
+        if let Ok(start) = Encapsulation::Vxlan(vtep).strip(datagram) {
+            assert!(matches!(datagram[start] >> 4, 4 | 6));
+        }
+        let _ = flow(datagram);
     }
 }
 

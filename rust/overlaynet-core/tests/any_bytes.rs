@@ -33,6 +33,41 @@ fn near_packets() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
+/// A message of which the lengths are nearly right.
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let attribute = (
+        0_u16..34,
+        vec(any::<u8>(), 0..20),
+        prop::sample::select(vec![0_u16, 0, 0, 0, 1, 200]),
+    );
+    (
+        any::<u16>(),
+        any::<u16>(),
+        vec(any::<u8>(), 12..=12),
+        vec(attribute, 0..8),
+        prop::sample::select(vec![0_u32, 0, 0, 0, 1, 70]),
+    )
+        .prop_map(|(kind, flags, fixed, attributes, wrong)| {
+            let mut body = fixed;
+            for (kind, value, wrong) in attributes {
+                let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX) + wrong;
+                body.extend(length.to_ne_bytes());
+                body.extend(kind.to_ne_bytes());
+                body.extend(value);
+                body.resize(body.len().next_multiple_of(4), 0);
+            }
+            let length = u32::try_from(16 + body.len()).unwrap_or(u32::MAX) + wrong;
+            [
+                &length.to_ne_bytes()[..],
+                &kind.to_ne_bytes(),
+                &flags.to_ne_bytes(),
+                &[0; 8],
+                &body,
+            ]
+            .concat()
+        })
+}
+
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..2000), near_packets()]
 }
@@ -48,6 +83,16 @@ proptest! {
     #[test]
     fn decoding_walks_any_bytes(bytes in bytes()) {
         targets::packet::check(&bytes);
+    }
+
+    #[test]
+    fn netlink_messages_are_walked_in_any_bytes(messages in vec(message(), 0..6), more in vec(any::<u8>(), 0..40)) {
+        targets::netlink::check(&[messages.concat(), more].concat());
+    }
+
+    #[test]
+    fn tunnel_headers_are_stripped_from_any_bytes(bytes in bytes()) {
+        targets::forward::strip(&bytes);
     }
 
     #[test]
