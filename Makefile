@@ -78,7 +78,7 @@ soak: build ## The long versions of tests: ten minutes and more (as root)
 	@test "$$(id -u)" = 0 || { echo "make soak needs root: it makes network namespaces" >&2; exit 1; }
 	$(BIN)/pytest -m soak --timeout 1800
 
-fuzz: ## Fuzz decoding, forwarding, the table and offloads, FUZZ_S seconds each (needs a nightly Rust)
+fuzz: ## Fuzz decoding, forwarding, netlink, the table and offloads, FUZZ_S seconds each (needs a nightly Rust)
 	@cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal || { \
 	  echo "make fuzz needs a nightly Rust; cargo test -p overlaynet-core --test any_bytes checks the same without one" >&2; exit 1; }
 	test -x .cache/fuzz/bin/cargo-fuzz || cargo install --quiet --locked --root .cache/fuzz cargo-fuzz
