@@ -9,20 +9,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from overlaynet._core import Pump, Tun
     from overlaynet.packet import Tunnel, decode, decode_many, encode, encode_many
     from overlaynet.prefixes import PrefixTable
+    from overlaynet.store.open import open_store
 
     __version__: str
 
-__all__ = ["PrefixTable", "Tunnel", "__version__", "decode", "decode_many", "encode", "encode_many"]
+__all__ = [
+    "PrefixTable",
+    "Pump",
+    "Tun",
+    "Tunnel",
+    "__version__",
+    "decode",
+    "decode_many",
+    "encode",
+    "encode_many",
+    "open_store",
+]
 
 _HOMES = {
     "PrefixTable": "overlaynet.prefixes",
+    "Pump": "overlaynet._core",
+    "Tun": "overlaynet._core",
     "Tunnel": "overlaynet.packet",
     "decode": "overlaynet.packet",
     "decode_many": "overlaynet.packet",
     "encode": "overlaynet.packet",
     "encode_many": "overlaynet.packet",
+    "open_store": "overlaynet.store.open",
 }
 
 

@@ -586,6 +586,43 @@ def netlink_answers(part: Buffer, /) -> list[tuple[int, int, str]]:
 def netlink_events(part: Buffer, own: Sequence[int], /) -> list[tuple[int, int, _Fields | bytes]]:
     """The events in `part` that no socket of `own` caused: kind, port, and fields, or for other kinds the bytes of the body."""
 
+@final
+class Tun:
+    """An existing TUN device, out of and into which packets are taken in batches. Nothing waits; safe for use by several threads.
+
+    A context manager, which closes it. Closing leaves the device in place. Packets are IP packets without further header.
+    """
+
+    def __new__(cls, name: str, /) -> Tun:
+        """Attach to the TUN device `name`; DataplaneError: it does not exist, is of another kind, or is taken."""
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+
+    def fileno(self) -> int:
+        """The file descriptor, which is readable when packets wait: for `select` or `loop.add_reader`."""
+
+    def read_many(self, buffer: Buffer, /) -> memoryview:
+        """The lengths in bytes of the packets that waited, which now lie one behind the other in `buffer`; none: none waited.
+
+        Reading stops when less than 65,536 bytes of the buffer are left, which is the least that it must have (ValueError), so
+        that no packet is cut. DataplaneError: the device is gone.
+        """
+
+    def write_many(self, packets: Buffer | Iterable[Buffer], /, lengths: Sequence[int] | memoryview | None = None) -> None:
+        """Hand packets to the kernel, as if they had come in by the device. With `lengths` they lie one behind the other.
+
+        DataplaneError names the first packet that the device did not take: it is down, or the packet is none of IP. Those before
+        it were taken.
+        """
+
+    def close(self) -> None:
+        """Let go of the device. It may be closed again."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+
 class Pump:
     """The packet engine: a TUN device, a UDP socket for each family, and one thread between them.
 

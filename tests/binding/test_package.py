@@ -20,6 +20,19 @@ def test_importing_the_package_loads_none_of_its_modules() -> None:
     assert found.stdout.split() == ["overlaynet"]
 
 
+def test_the_library_loads_neither_netlink_nor_grpc_nor_numpy() -> None:
+    program = """
+import sys
+before = set(sys.modules)
+import overlaynet
+assert len(set(sys.modules) - before) < 40, sorted(set(sys.modules) - before)
+overlaynet.decode, overlaynet.Tunnel, overlaynet.PrefixTable, overlaynet.Tun, overlaynet.Pump, overlaynet.open_store
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"pyroute2", "grpc", "numpy", "google", "click", "structlog", "rich"} & set(found)
+
+
 @pytest.mark.parametrize("name", overlaynet.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(overlaynet, name)

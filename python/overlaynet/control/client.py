@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,19 @@ def ask(run_dir: Path, request: str) -> dict[str, Any]:
     if "error" in answer:
         raise DaemonUnreachableError(str(path), str(answer["error"]))
     return answer
+
+
+async def follow(run_dir: Path, *, interval_s: float = 1.0) -> AsyncIterator[dict[str, Any]]:
+    """The daemon's status, and again whenever it has changed, looked at every `interval_s` seconds.
+
+    Never ends by itself. DaemonUnreachableError: the daemon has ended.
+    """
+    import asyncio  # takes longer to load than a question takes to be answered
+
+    last: dict[str, Any] | None = None
+    while True:
+        status = (await asyncio.to_thread(ask, run_dir, "status"))["status"]
+        if status != last:
+            yield status
+            last = status
+        await asyncio.sleep(interval_s)

@@ -3,9 +3,10 @@
 //! Devices are made elsewhere (they are kernel state like any other); here one is only attached to, so that closing it leaves it
 //! and its routes in place.
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::ptr::NonNull;
 
 use overlaynet_core::offload::{VNET_HEADER_BYTES, VnetHeader};
 
@@ -154,6 +155,41 @@ fn vector(bytes: &[u8]) -> libc::iovec {
     libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
+    }
+}
+
+/// One packet at a time, for users other than the engine. Only for devices that were opened without offloads.
+impl Tun {
+    /// Reads the next packet into `room`, which should have [`PACKET_BYTES`](crate::port::PACKET_BYTES): the rest of a longer
+    /// packet is lost. `None`: no packet waits, or the device is down.
+    ///
+    /// # Errors
+    /// The device is gone.
+    ///
+    /// # Safety
+    /// `room` must be writable memory during the call. Others may read and write it meanwhile, as only the kernel touches it.
+    pub unsafe fn read_packet(&self, room: NonNull<[u8]>) -> io::Result<Option<usize>> {
+        loop {
+            // SAFETY: the caller says that `room` is writable for its whole length.
+            let len = unsafe { libc::read(self.file.as_raw_fd(), room.as_ptr().cast(), room.len()) };
+            if let Ok(len) = usize::try_from(len) {
+                return Ok(Some(len));
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN | libc::EIO) => return Ok(None),
+                _ => return Err(self.ended(&error)),
+            }
+        }
+    }
+
+    /// Writes one packet.
+    ///
+    /// # Errors
+    /// The device is down (EIO) or gone (EBADFD), or the packet is no IP packet (EINVAL).
+    pub fn write_packet(&self, packet: &[u8]) -> io::Result<()> {
+        (&self.file).write(packet).map(|_| ())
     }
 }
 

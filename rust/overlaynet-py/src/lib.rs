@@ -11,6 +11,7 @@ mod prefix;
 mod pump;
 mod table;
 mod traffic;
+mod tun;
 mod tunnel;
 
 use pyo3::prelude::*;
@@ -32,6 +33,8 @@ mod _core {
     use crate::table::PrefixTable;
     #[pymodule_export]
     use crate::traffic::{count, flood, probe, reflect};
+    #[pymodule_export]
+    use crate::tun::Tun;
     #[pymodule_export]
     use crate::tunnel::{Tunnel, encode, encode_many};
 }
