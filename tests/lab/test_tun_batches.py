@@ -11,7 +11,7 @@ import pytest
 from overlaynet.lab.system import delete_namespaces, enter
 
 PROGRAM = """
-import select, socket, sys
+import select, socket, sys, time
 from overlaynet import Tun, decode, decode_many, encode
 from overlaynet.errors import DataplaneError
 from overlaynet.packet import Ipv4, Udp
@@ -32,6 +32,17 @@ def ours(room, lengths):
         if packet.innermost(Udp) is not None:
             found.append(packet)
     return found
+
+def awake(tun):
+    "A device gets its queue a moment after its carrier; what is sent before is lost."
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        deadline = time.monotonic() + 10
+        while not ours(room, tun.read_many(room)):
+            assert time.monotonic() < deadline, "nothing arrives"
+            sender.sendto(b"?", ("10.9.1.2", 1))
+            time.sleep(0.01)
+        while tun.read_many(room):
+            pass
 
 room = bytearray(1 << 20)
 """
@@ -61,6 +72,7 @@ def test_packets_that_wait_are_read_in_one_call(namespace: str) -> None:
         """
 with Tun("tun0") as tun, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
     assert tun.name == "tun0"
+    awake(tun)
     for number in range(100):
         sender.sendto(bytes([number]) * number, ("10.9.1.2", 7))
     assert select.select([tun], [], [], 10)[0]
@@ -80,6 +92,7 @@ def test_nothing_is_cut_when_the_buffer_is_full(namespace: str) -> None:
         namespace,
         """
 with Tun("tun0") as tun, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    awake(tun)
     for _ in range(10):
         sender.sendto(bytes(1000), ("10.9.1.2", 7))
     small, found = bytearray(65536 + 2048), []
