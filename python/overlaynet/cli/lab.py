@@ -32,6 +32,10 @@ _family = click.option(
     help=f"Of the network and the underlay; one of {', '.join(one.value for one in Families)}.",
 )
 
+_store = click.option(
+    "--store", help="The store's URL, or `etcd` for one that the lab starts itself. [default: an SQLite file of the lab's own]"
+)
+
 
 @click.group()
 def lab() -> None:
@@ -43,7 +47,7 @@ def lab() -> None:
 @click.option("--hosts", default=3, show_default=True, help="How many hosts.")
 @click.option("--backend", default="vxlan", show_default=True, help=f"One of {', '.join(BACKENDS)}.")
 @_family
-@click.option("--store", help="The store's URL; by default an SQLite file of the lab's own.")
+@_store
 @click.option("--bridges", default=1, show_default=True, help="Bridges on each host, a pod behind each.")
 @click.option(
     "--underlay",
@@ -121,15 +125,18 @@ def exec_(name: str, member: str, command: tuple[str, ...]) -> None:
 @click.option("--hosts", default=3, show_default=True, help="How many hosts.")
 @click.option("--backend", default=",".join(BACKENDS), show_default=True, help="Backends, separated by commas.")
 @_family
+@_store
 @click.option("--json", "report", type=click.Path(path_type=Path), help="Write the figures to this file.")
 @click.pass_context
-def demo(context: click.Context, name: str, hosts: int, backend: str, family: str, report: Path | None) -> None:
+def demo(
+    context: click.Context, name: str, hosts: int, backend: str, family: str, store: str | None, report: Path | None
+) -> None:
     """Show each backend at work: pings, a file over HTTP, TCP. Ends with 0 only if nothing was lost."""
     plans = plan_demo(name, hosts=hosts, backends=backend, family=family)
     if report is not None and not report.parent.is_dir():
         raise ConfigError("--json", str(report), f"{report.parent} is not a directory")
     with ended_by_signals(), shown_progress() as progress:
-        shown = demonstrate(plans, size=Size(), progress=progress)
+        shown = demonstrate(plans, size=Size(), progress=progress, store=store)
     if report is not None:
         text = json.dumps({"backends": {name: one.figures for name, one in shown.items()}}, indent=2)
         report.write_text(f"{text}\n")

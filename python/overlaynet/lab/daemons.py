@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,40 @@ def program(name: str) -> str:
     if found is None:
         raise LabError(f"{name}: not found beside {sys.executable} nor by PATH: is overlaynet installed?")
     return found
+
+
+def clean_environment(lab: str) -> dict[str, str]:
+    """This process's environment without settings of daemons, and with the lab's marker."""
+    ours = ("OVERLAYNET_", "FLANNELD_", "NOTIFY_SOCKET")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    name, _, value = marker(lab).partition("=")
+    return environment | {name: value}
+
+
+def spawn(command: list[str], environment: Mapping[str, str], files: HostFiles) -> int:
+    """Start the command detached, in a session of its own, with its output in the log, and record it; its process id."""
+    pid = os.posix_spawnp(
+        command[0],
+        command,
+        environment,
+        setsid=True,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(files.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
+    process = Process.of(pid)
+    if process is not None:
+        files.record(process)
+    return pid
+
+
+def last_lines(files: HostFiles) -> str:
+    """The end of the log, one line each, for a message."""
+    with contextlib.suppress(FileNotFoundError):
+        return "\n".join(files.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+    return "(no log)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +109,11 @@ class Daemon:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             listening.bind(str(self.files.notify))
-            ours = ("OVERLAYNET_", "FLANNELD_", "NOTIFY_SOCKET")
-            environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-            environment["NOTIFY_SOCKET"] = str(self.files.notify)
-            name, _, value = marker(self.plan.name).partition("=")
-            environment[name] = value
-            pid = os.posix_spawnp(
-                "ip",
-                self.command,
-                environment,
-                setsid=True,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, str(self.files.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-                    (os.POSIX_SPAWN_DUP2, 1, 2),
-                ],
-            )
-            process = Process.of(pid)
-            if process is not None:
-                self.files.record(process)
-            return Start(self, pid, listening)
+            environment = clean_environment(self.plan.name) | {"NOTIFY_SOCKET": str(self.files.notify)}
+            return Start(self, spawn(self.command, environment, self.files), listening)
         except BaseException:
             listening.close()
             raise
-
-    def last_lines(self) -> str:
-        """The end of its log, one line each, for a message."""
-        with contextlib.suppress(FileNotFoundError):
-            return "\n".join(self.files.log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
-        return "(no log)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +146,7 @@ class Start:
 
     def _failed(self, why: str) -> LabError:
         error = LabError(f"{self.daemon.host.name}: overlaynet-daemon {why}")
-        error.add_note(self.daemon.last_lines())
+        error.add_note(last_lines(self.daemon.files))
         return error
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from overlaynet.errors import ConfigError, OverlaynetError
+from overlaynet.lab import etcd, system, traffic
 from overlaynet.lab import lab as labs
-from overlaynet.lab import system, traffic
 from overlaynet.lab.topology import BACKENDS, Plan, parse_families, plan_lab
 
 Progress = Callable[[str, str], None]
@@ -67,18 +67,21 @@ def plan_demo(name: str, *, hosts: int, backends: str, family: str) -> tuple[Pla
     return tuple(plan_lab(name, hosts=hosts, backend=backend, families=families) for backend in wanted)
 
 
-def demonstrate(plans: Sequence[Plan], *, size: Size, progress: Progress) -> dict[str, Shown]:
-    """What each plan's backend did, in order. LabError: a program or a right is missing; nothing was made."""
-    system.require("ip", *traffic.PROGRAMS)
-    return {plan.backend: _show(plan, size, progress) for plan in plans}
+def demonstrate(plans: Sequence[Plan], *, size: Size, progress: Progress, store: str | None = None) -> dict[str, Shown]:
+    """What each plan's backend did, in order, with its leases in `store` (see `lab.up`).
+
+    LabError: a program or a right is missing; nothing was made.
+    """
+    system.require("ip", *traffic.PROGRAMS, *([etcd.STORE] if store == etcd.STORE else []))
+    return {plan.backend: _show(plan, size, progress, store) for plan in plans}
 
 
-def _show(plan: Plan, size: Size, progress: Progress) -> Shown:
+def _show(plan: Plan, size: Size, progress: Progress, store: str | None) -> Shown:
     def say(step: str) -> None:
         progress(plan.backend, step)
 
     try:
-        with labs.running(plan, progress=say) as lab:
+        with labs.running(plan, store=store, progress=say) as lab:
             first, last = plan.pods[0].name, plan.pods[-1].name
             say(f"{size.pings} pings from every pod to every other")
             pings = traffic.ping_all(lab, count=size.pings)

@@ -3,6 +3,7 @@
     /run/overlaynet-lab/NAME.lock             held by whoever builds or takes down the lab NAME
     /run/overlaynet-lab/NAME/plan.json        how to make the same plan again, and the store's URL
                              store.db         the store, unless it is elsewhere
+                             etcd/            the lab's own etcd: state/, daemon.log, daemon.json
                              host1/           state/, run/, subnet.env, daemon.log, notify.sock, daemon.json
     /var/tmp/overlaynet-lab-NAME/             files that traffic moves
 
@@ -93,6 +94,11 @@ class LabFiles:
     def host(self, host: Host) -> HostFiles:
         """The places of this host."""
         return HostFiles(self.folder / host.name)
+
+    @property
+    def etcd(self) -> HostFiles:
+        """The places of the lab's own etcd."""
+        return HostFiles(self.folder / "etcd")
 
     @property
     def abandoned(self) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from overlaynet.control.client import ask
 from overlaynet.errors import LabError
-from overlaynet.lab import links, system
+from overlaynet.lab import etcd, links, system
 from overlaynet.lab.daemons import Daemon, Start, marker
 from overlaynet.lab.files import LabFiles, recorded_labs
 from overlaynet.lab.topology import (
@@ -151,11 +151,12 @@ def up(
 ) -> Lab:
     """Bring the lab up: underlay, hosts, daemons, then bridges and pods in the subnets that the daemons leased.
 
+    `store` is a URL, `etcd` for one that the lab starts itself, or None for an SQLite file of the lab's own.
     Without `daemons` the pods get the addresses that a lease of subnet 1, 2, ... would have given them. LabError: there is one
     of this name, or something failed; then nothing is left of it. A `passing` lab is one that goes when this process ends: once
     this process is gone, another `up` of the same name may remove it.
     """
-    system.require("ip")
+    system.require("ip", *(["etcd"] if store == etcd.STORE else []))
     files = LabFiles(plan.name)
     with files.lock() as lock:
         if files.abandoned:
@@ -163,7 +164,7 @@ def up(
         if plan.name in names():
             raise LabError(f"lab {plan.name} exists: `overlaynet lab down --name {plan.name}` removes it")
         try:
-            lab = Lab(plan, files.make(plan, store, passing=passing))
+            lab = Lab(plan, files.make(plan, etcd.url(plan) if store == etcd.STORE else store, passing=passing))
             progress("underlay")
             for batch in links.underlay_batches(plan):
                 system.run_ip(batch, keep=[lock])
@@ -174,8 +175,14 @@ def up(
             if plan.underlay is Underlay.ROUTED:
                 _set_forwarding(plan.underlay_namespace, lock, on=True)
             if daemons:
+                if store == etcd.STORE:
+                    progress("etcd")
+                    own = etcd.LabEtcd(plan)
+                    own.start(keep=lock)
+                    own.configure(network_config(plan), time.monotonic() + READY_S)
                 progress("daemons")
-                asyncio.run(_configure(lab))
+                if store != etcd.STORE:
+                    asyncio.run(_configure(lab))
                 lab.start_daemons(plan.hosts)
                 lab.await_peers(time.monotonic() + READY_S)
             progress("pods")

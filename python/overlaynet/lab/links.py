@@ -42,6 +42,16 @@ def underlay_batches(plan: Plan) -> Iterator[Batch]:
         )
 
 
+def store_batches(plan: Plan) -> Iterator[Batch]:
+    """The commands that give the underlay's namespace the address of a store that runs there."""
+    match plan.underlay:
+        case Underlay.BRIDGE:
+            lines = tuple(_addresses("underlay", (plan.store_address,)))
+        case Underlay.ROUTED:
+            lines = (f"address add {plan.store_address} dev lo",)
+    yield Batch(plan.underlay_namespace, lines)
+
+
 def attachment_batches(host: Host, attachments: Sequence[Attachment], mtu: Mtu) -> Iterator[Batch]:
     """The commands that put the host's bridges and pods in place, as a container runtime does after reading subnet.env."""
     lines: list[str] = []

@@ -30,6 +30,7 @@ PACKAGES: Mapping[str, str] = {
     "iperf3": "iperf3",
     "tcpdump": "tcpdump",
     "ethtool": "ethtool",
+    "etcd": "etcd-server",
 }
 """The Debian package of each program that the lab or its tests start."""
 

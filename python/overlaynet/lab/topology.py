@@ -65,6 +65,9 @@ _SUBNET_LEN: Mapping[Family, int] = {Family.IPV4: 24, Family.IPV6: 64}
 _UNDERLAY_NETWORKS: Mapping[Family, Prefix] = {Family.IPV4: IPv4Network("198.18.0.0/16"), Family.IPV6: IPv6Network("2001:2::/48")}
 _SEGMENT_LEN: Mapping[Family, int] = {Family.IPV4: 16, Family.IPV6: 64}
 
+_STORE_NUMBER = 0xFFFE
+"""The last address of the IPv4 segment: no host and no network of a routed underlay has it."""
+
 _LAB_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,22}[a-z0-9])?")
 _NAMESPACE = re.compile(r"ovl-(?P<lab>.+)-(?P<member>underlay|(host|pod)[0-9]+[a-z]?)")
 
@@ -145,6 +148,14 @@ class Plan:
     underlay_namespace: str
     hosts: tuple[Host, ...]
     daemon_flags: tuple[str, ...] = ()
+
+    @property
+    def store_address(self) -> Interface:
+        """Where a store of the lab's own is reached, in the underlay's namespace: an address of the segment, or of the router."""
+        family = self.families.members[0]
+        network = _UNDERLAY_NETWORKS[family]
+        length = _SEGMENT_LEN[family] if self.underlay is Underlay.BRIDGE else network.max_prefixlen
+        return _interface(network, length, 0, _STORE_NUMBER)
 
     @property
     def pods(self) -> tuple[Pod, ...]:
