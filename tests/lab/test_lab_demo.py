@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_missing_program_is_one_line_that_names_its_package(name: str, tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": str(tmp_path)},
+        env=os.environ | {"PATH": str(tmp_path)},
     )
     assert done.returncode == 10
     assert len(done.stderr.splitlines()) == 1
