@@ -456,6 +456,8 @@ def test_second_daemon_in_a_namespace_ends_and_the_first_goes_on(host: OneHost) 
 def test_vxlan_device_that_flannel_holds_is_named(host: OneHost) -> None:
     host.configure(VXLAN)
     host.ip("link add flannel.1 type vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472 nolearning")
+    # No address of its own, which would change from tentative to settled meanwhile.
+    host.ip("link set flannel.1 addrgenmode none")
     host.ip("link set flannel.1 up")
     before = host.kernel()
 
