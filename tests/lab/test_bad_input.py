@@ -236,6 +236,21 @@ def test_without_the_right_the_capability_is_named(host: OneHost, network: str) 
     nothing_begun(host, before)
 
 
+def test_cleanup_without_the_right_removes_nothing_and_names_the_capability(host: OneHost) -> None:
+    host.ip("link add ovl.1 type vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472 nolearning")
+    host.ip("route add unreachable 10.1.0.0/16 metric 1048576 proto 79")
+    before = host.kernel()
+
+    done = host.end("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", program("overlaynet"), "cleanup")
+
+    line = one_line(done, "overlaynet")
+    assert done.returncode == 6
+    assert "CAP_NET_ADMIN" in line
+    assert host.kernel() == before
+    assert host.overlaynet("cleanup").returncode == 0
+    assert "ovl.1" not in host.kernel()
+
+
 def inside_mounts(host: OneHost, mounts: str, *command: str) -> list[str]:
     """The command after `mounts`, a shell line in a mount namespace of its own."""
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command]
