@@ -182,3 +182,32 @@ async def test_claim_rests_on_what_was_known_when_it_was_made_not_on_what_the_wa
         await store.claim(A, SUBNET, ATTRIBUTES, ttl_s=90, seen=seen)
     assert [lease.owner for lease in (await other.load()).leases] == [B]
     await other.aclose()
+
+
+async def test_revoked_subnet_rests_for_one_ttl_and_its_holder_takes_another(
+    store: EtcdStore, etcd: EtcdServer, prefix: str
+) -> None:
+    grant = await claimed(store, ttl_s=3)
+    other = EtcdStore(store._settings)
+    await other.revoke(SUBNET)
+    with pytest.raises(LeaseLostError):
+        await store.renew(grant)
+    for host in (A, B):
+        with pytest.raises(ConflictError, match="revoked"):
+            await claimed(store, host)
+    elsewhere = parse_lease_key("10.1.3.0-24")
+    again = await store.claim(A, elsewhere, ATTRIBUTES, ttl_s=60, seen=await store.load())
+    assert [lease.subnets for lease in (await other.load()).leases] == [elsewhere]
+    await store.release(again)
+    async with asyncio.timeout(30):
+        while etcd.ctl("get", f"{prefix}/overlaynet/revoked/{SUBNET}"):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert (await claimed(store)).lease.subnets == SUBNET
+    await other.aclose()
+
+
+async def test_revoked_reservation_leaves_no_mark(store: EtcdStore, etcd: EtcdServer, prefix: str) -> None:
+    await store.reserve(SUBNET, ATTRIBUTES)
+    await store.revoke(SUBNET)
+    assert etcd.ctl("get", "--prefix", f"{prefix}/") == ""
+    assert (await claimed(store)).lease.subnets == SUBNET

@@ -56,6 +56,9 @@ class Claim:
             changed_at(self._key, self._there.mod_revision if self._there is not None else 0),
             changed_at(self._owner_key, held.mod_revision if held is not None else 0),
         ]
+        self._revoked_key = view.layout.revoked(subnets)
+        if self._there is None:
+            self._rests_on.append(changed_at(self._revoked_key, 0))
         self._earlier = {one: record for one, record in view.leases.items() if one != subnets and self._is_ours(view, one)}
         self._news = View(view.layout)
 
@@ -83,7 +86,7 @@ class Claim:
     def _reads(self) -> list[rpc.RequestOp]:
         layout = self._news.layout
         changed = [read_changed(prefix, self._since) for prefix in (layout.subnets, layout.owners)]
-        return [read(self._key), read(self._owner_key), *changed]
+        return [read(self._key), read(self._owner_key), *changed, read(self._revoked_key)]
 
     def is_granted(self, answer: rpc.TxnResponse, lease_id: int) -> bool:
         """Whether the lease is held: by this transaction, or by an earlier sending of it whose answer was lost."""
@@ -101,8 +104,10 @@ class Claim:
         if self._there is None:
             # An owner key whose lease key is gone: nobody's, until its own lease ends.
             self._rests_on[1] = changed_at(self._owner_key, owners[0].mod_revision if owners else 0)
+            if answer.responses[4].response_range.kvs:
+                raise ConflictError(f"subnet {self._subnets}", "was revoked by an administrator, and rests for one lease's time")
         news = self._news
-        for response in answer.responses[2:]:
+        for response in answer.responses[2:4]:
             news.take_all(response.response_range.kvs)
         self._since = answer.header.revision
         check_free(self._owner.host, self._subnets, self._attributes, news.snapshot.leases)

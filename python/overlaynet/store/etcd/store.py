@@ -27,7 +27,6 @@ from overlaynet.store.etcd.keys import Layout, LeaseRecord, Owner, View, range_e
 from overlaynet.store.etcd.settings import EtcdSettings
 from overlaynet.store.etcd.transactions import changed_at, delete, has_lease, has_value, is_there, put, unchanged_since
 
-_REVOKED_TTL_S = 86_400
 _QUESTIONS_AT_ONCE = 16
 
 _CLAIM_TIME_S = 20.0
@@ -174,19 +173,29 @@ class EtcdStore:
         return Lease(subnets, attributes, reserved=True, created=answer.header.revision)
 
     async def revoke(self, subnets: Subnets) -> Lease:
-        """See `StoreAdmin.revoke`. The marker under `overlaynet/revoked/` tells the holder not to come back, for a day."""
+        """See `StoreAdmin.revoke`. For as long as the lease could last the subnet rests: its holder must not come back to it."""
         await self.load()
         record, lease = self._view.leases.get(subnets), self._view.lease(subnets)
         if record is None or lease is None:
             raise ConflictError(f"subnet {subnets}", "is not leased")
-        key = self._layout.lease(subnets)
-        marker_lease = await self._grant(_REVOKED_TTL_S)
-        ops = [delete(key), delete(self._layout.owner(subnets)), put(self._layout.revoked(subnets), b"{}", marker_lease)]
+        key, held = self._layout.lease(subnets), self._view.owners.get(subnets)
+        ops = [delete(key), delete(self._layout.owner(subnets))]
+        mark = await self._grant_as_long_as(record.lease_id or (held.lease_id if held is not None else 0))
+        if mark:
+            ops.append(put(self._layout.revoked(subnets), b"{}", mark))
         answer = await self._client.call(etcd.TXN, rpc.TxnRequest(compare=[changed_at(key, record.mod_revision)], success=ops))
         if not answer.succeeded:
-            await self._forget_lease(marker_lease)
+            if mark:
+                await self._forget_lease(mark)
             raise ConflictError(f"subnet {subnets}", "has changed meanwhile: try again")
         return lease
+
+    async def _grant_as_long_as(self, lease_id: int) -> int:
+        """A new etcd lease with the whole time of another; 0 where there is none."""
+        if not lease_id:
+            return 0
+        other = await self._client.call(etcd.TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=lease_id))
+        return await self._grant(other.grantedTTL) if other.grantedTTL > 0 else 0
 
     async def remaining(self, leases: Sequence[Lease]) -> list[float | None]:
         """See `StoreAdmin.remaining`; a bounded number of questions at once."""
