@@ -18,7 +18,7 @@ from overlaynet.model.lease_text import encode_attributes
 from overlaynet.model.snapshot import Snapshot
 from overlaynet.store.claims import check_free, may_take
 from overlaynet.store.etcd import rpc_pb2 as rpc
-from overlaynet.store.etcd.keys import LeaseRecord, Owner, View
+from overlaynet.store.etcd.keys import LeaseRecord, Owner, View, parse_owner
 from overlaynet.store.etcd.transactions import changed_at, delete, put, read, read_changed, unchanged_since
 
 
@@ -104,8 +104,11 @@ class Claim:
         if self._there is None:
             # An owner key whose lease key is gone: nobody's, until its own lease ends.
             self._rests_on[1] = changed_at(self._owner_key, owners[0].mod_revision if owners else 0)
-            if answer.responses[4].response_range.kvs:
-                raise ConflictError(f"subnet {self._subnets}", "was revoked by an administrator, and rests for one lease's time")
+            marks = answer.responses[4].response_range.kvs
+            revoked = parse_owner(marks[0].value) if marks else None
+            if revoked is not None and revoked.host == self._owner.host:
+                raise ConflictError(f"subnet {self._subnets}", "was revoked from this host by an administrator")
+            self._rests_on[2] = changed_at(self._revoked_key, marks[0].mod_revision if marks else 0)
         news = self._news
         for response in answer.responses[2:4]:
             news.take_all(response.response_range.kvs)

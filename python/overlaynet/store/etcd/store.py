@@ -173,16 +173,16 @@ class EtcdStore:
         return Lease(subnets, attributes, reserved=True, created=answer.header.revision)
 
     async def revoke(self, subnets: Subnets) -> Lease:
-        """See `StoreAdmin.revoke`. For as long as the lease could last the subnet rests: its holder must not come back to it."""
+        """See `StoreAdmin.revoke`. A mark, for as long as the lease could last, keeps its holder from coming back to it."""
         await self.load()
         record, lease = self._view.leases.get(subnets), self._view.lease(subnets)
         if record is None or lease is None:
             raise ConflictError(f"subnet {subnets}", "is not leased")
         key, held = self._layout.lease(subnets), self._view.owners.get(subnets)
         ops = [delete(key), delete(self._layout.owner(subnets))]
-        mark = await self._grant_as_long_as(record.lease_id or (held.lease_id if held is not None else 0))
-        if mark:
-            ops.append(put(self._layout.revoked(subnets), b"{}", mark))
+        mark = await self._grant_as_long_as(held.lease_id) if held is not None and lease.owner is not None else 0
+        if mark and held is not None:
+            ops.append(put(self._layout.revoked(subnets), held.owner.text, mark))
         answer = await self._client.call(etcd.TXN, rpc.TxnRequest(compare=[changed_at(key, record.mod_revision)], success=ops))
         if not answer.succeeded:
             if mark:
@@ -191,9 +191,7 @@ class EtcdStore:
         return lease
 
     async def _grant_as_long_as(self, lease_id: int) -> int:
-        """A new etcd lease with the whole time of another; 0 where there is none."""
-        if not lease_id:
-            return 0
+        """A new etcd lease with the whole time of another; 0 if that is gone."""
         other = await self._client.call(etcd.TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=lease_id))
         return await self._grant(other.grantedTTL) if other.grantedTTL > 0 else 0
 
