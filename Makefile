@@ -67,6 +67,8 @@ lock: $(BIN)/.tools ## Choose the newest tools and dependencies anew, into requi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate pyproject.toml requirements/dev.in -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate requirements/etcd3.in -o requirements/etcd3.txt
 	cargo update
 
 test: build ## The whole test suite, lab included (as root)

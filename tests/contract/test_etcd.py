@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from overlaynet.errors import ConflictError, LeaseLostError
@@ -13,6 +14,7 @@ from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.network import parse_network
 from overlaynet.model.snapshot import Changes, LeaseGone, LeasePut
 from overlaynet.reconcile.allocate import choose
+from overlaynet.store.etcd import client as etcd_client
 from overlaynet.store.etcd.store import EtcdStore
 
 from tests.contract.etcd_server import EtcdServer
@@ -214,3 +216,23 @@ async def test_revoked_reservation_leaves_no_mark(store: EtcdStore, etcd: EtcdSe
     await store.revoke(SUBNET)
     assert etcd.ctl("get", "--prefix", f"{prefix}/") == ""
     assert (await claimed(store)).lease.subnets == SUBNET
+
+
+async def test_renewal_that_a_deposed_leader_may_have_acknowledged_is_sent_again(
+    store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = await claimed(store)
+    call = store._client.call
+    renewals = 0
+
+    async def by_a_deposed_leader_first(method: tuple[str, type[Any]], request: Any) -> Any:
+        nonlocal renewals
+        answer = await call(method, request)
+        if method is etcd_client.KEEP_ALIVE:
+            renewals += 1
+            answer.header.raft_term -= renewals == 1
+        return answer
+
+    monkeypatch.setattr(store._client, "call", by_a_deposed_leader_first)
+    assert (await store.renew(grant)).handle == grant.handle
+    assert renewals == 2
