@@ -18,7 +18,7 @@ from overlaynet.lab.topology import plan_lab
 from tests.lab.conftest import run_overlaynet, traces
 
 
-@pytest.mark.parametrize("family", ["v4", "v6", "dual"])
+@pytest.mark.parametrize("family", ["v4", pytest.param("v6", marks=pytest.mark.soak), "dual"])
 def test_all_backends_lose_nothing(name: str, family: str) -> None:
     steps: list[tuple[str, str]] = []
     shown = demonstrate(

@@ -53,7 +53,7 @@ def key(of: dict[Family, str]) -> str:
 @pytest.fixture(
     params=[
         ("vxlan", Families.V4, True),
-        ("vxlan", Families.V6, False),
+        pytest.param(("vxlan", Families.V6, False), marks=pytest.mark.soak),
         ("vxlan", Families.V6, True),
         ("vxlan", Families.DUAL, False),
         pytest.param(("host-gw", Families.V4, True), marks=pytest.mark.soak),

@@ -63,7 +63,11 @@ def named(kind: tuple[str, Families]) -> str:
     return f"{kind[0]}-{kind[1].value}"
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=named)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=pytest.mark.soak) if kind == ("host-gw", Families.V6) else kind for kind in KINDS],
+    ids=named,
+)
 def lab(request: pytest.FixtureRequest, bring_up: Callable[[Plan], labs.Lab]) -> labs.Lab:
     backend, families = request.param
     bridges = 2 if (backend, families) == KINDS[0] else 1

@@ -1,0 +1,145 @@
+"""What befalls a host of both families: its daemon's end, a lost peer, deleted entries. IPv6 is held as IPv4 is.
+
+IPv6 has ways of its own to lose state: a link that goes down loses its IPv6 addresses, and with them the routes of that family.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from overlaynet.control.client import ask
+from overlaynet.lab import lab as labs
+from overlaynet.lab import system, traffic
+from overlaynet.lab.lab import Lab
+from overlaynet.lab.numbered import flowing
+from overlaynet.lab.topology import Families, Host, Plan, plan_lab
+from overlaynet.model.addresses import Family
+
+from tests.lab.conftest import lab_name, run_overlaynet
+
+WITHIN_S = 20.0
+
+VIEWS = (
+    "ip -br link show type vxlan",
+    "ip -o -br address show type vxlan",
+    "ip -4 -o route show proto 79",
+    "ip -6 -o route show proto 79",
+    "ip neighbour show nud permanent",
+    "bridge fdb show | grep ' dst '",
+)
+
+
+def held(lab: Lab, host: str = "host1") -> list[str]:
+    """The host's entries in both families, line by line, without the links' numbers."""
+    return sorted(line.strip() for view in VIEWS for line in lab.run(host, "sh", "-c", view).stdout.splitlines())
+
+
+def numbers(lab: Lab) -> str:
+    """The overlay devices with their numbers."""
+    return lab.run("host1", "ip", "-o", "link", "show", "type", "vxlan").stdout
+
+
+def until(condition: Callable[[], bool], explain: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.05)
+
+
+def kill(lab: Lab, host: Host) -> None:
+    process = lab.files.host(host).daemon
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: not process.is_alive, lambda: process)
+    system.reap(process)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("vxlan", Families.DUAL),
+        ("host-gw", Families.DUAL),
+        pytest.param(("vxlan", Families.V6), marks=pytest.mark.soak),
+        pytest.param(("host-gw", Families.V6), marks=pytest.mark.soak),
+    ],
+    ids=lambda kind: f"{kind[0]}-{kind[1].value}",
+)
+def lab(request: pytest.FixtureRequest, bring_up: Callable[[Plan], Lab]) -> Lab:
+    backend, families = request.param
+    return bring_up(plan_lab(lab_name("kept"), hosts=2, backend=backend, families=families))
+
+
+def test_killed_daemon_and_its_next_start_lose_no_packet_in_any_family(lab: Lab) -> None:
+    host = lab.plan.hosts[0]
+    before = held(lab), numbers(lab), lab.files.host(host).subnet_env.read_text()
+    with contextlib.ExitStack() as stack:
+        flows = [stack.enter_context(flowing(lab, "pod1", "pod2", family=family)) for family in lab.plan.families.members]
+        flows[0].run_for(0.3)
+        kill(lab, host)
+        flows[0].run_for(0.7)
+        lab.start_daemons([host])
+        flows[0].run_for(0.3)
+        losses = [flow.end() for flow in flows]
+    assert [loss.lost for loss in losses] == [0] * len(flows)
+    assert all(loss.there.sent > 1_000 for loss in losses)
+    assert (held(lab), numbers(lab), lab.files.host(host).subnet_env.read_text()) == before
+    assert ask(lab.files.host(host).run, "status")["status"]["kernel_writes"] == 0
+
+
+# The link-local address too: without one the kernel asks for no neighbour of a forwarded packet.
+_SIX = "$(ip -o -6 address show dev eth0 | awk '{print $4}')"
+_GIVEN_AGAIN = "for one in $six; do ip address add $one dev eth0 nodad; done"
+_ROUTES_GO = (
+    "ip -6 route show proto 79 | sed 's/ \\(nhid\\|via\\|dev\\|metric\\).*//' |"
+    " while read route; do ip -6 route delete $route proto 79; done"
+)
+CAUSES = {
+    "device deleted": ("vxlan", "ip link delete ovl6.1"),
+    "device down and up": ("vxlan", "ip link set ovl6.1 down; ip link set ovl6.1 up"),
+    "address removed": ("vxlan", "ip -6 address flush dev ovl6.1"),
+    "neighbours flushed": ("vxlan", "ip -6 neighbour flush dev ovl6.1 nud permanent"),
+    "FDB flushed": ("vxlan", "bridge fdb flush dev ovl6.1"),
+    "MTU changed": ("vxlan", "ip link set ovl6.1 mtu 1300"),
+    "routes removed": ("", _ROUTES_GO),
+    "underlay addresses removed and given again": ("", f"six={_SIX}; ip -6 address flush dev eth0; {_GIVEN_AGAIN}"),
+    "underlay down and up": ("", f"six={_SIX}; ip link set eth0 down; ip link set eth0 up; {_GIVEN_AGAIN}"),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_what_is_lost_in_ipv6_is_made_again(lab: Lab, cause: str) -> None:
+    backend, script = CAUSES[cause]
+    if backend not in ("", lab.plan.backend):
+        pytest.skip("another backend's")
+    before = held(lab)
+    done = lab.run("host1", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    until(lambda: held(lab) == before, lambda: (before, held(lab)))
+    address = lab.pod_address("pod2", Family.IPV6)
+    until(lambda: traffic.ping(lab, "pod1", address, count=1).lost == 0, lambda: "no packet passes")
+    pings = traffic.ping_all(lab, count=2, interval_s=0.05)
+    assert pings.lost == 0
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_host_that_goes_is_gone_in_both_families(name: str, backend: str) -> None:
+    lab = labs.up(plan_lab(name, hosts=3, backend=backend, families=Families.DUAL))
+    first, _, third = lab.plan.hosts
+    words = [str(address.ip) for address in third.addresses]
+    words += [lab.pod_address("pod3", family)[:-1] for family in lab.plan.families.members]
+    assert all(any(word in line for line in held(lab)) for word in words[2:])
+
+    status = ask(lab.files.host(third).run, "status")["status"]
+    lab.stop_daemon(third)
+    released = run_overlaynet("--store", lab.store, "lease", "release", status["lease"]["subnets"])
+    assert released.returncode == 0, released.stderr
+
+    until(lambda: not any(word in line for line in held(lab) for word in words), lambda: held(lab))
+    assert len(ask(lab.files.host(first).run, "status")["status"]["peers"]) == 1
+    for family in lab.plan.families.members:
+        assert traffic.ping(lab, "pod1", lab.pod_address("pod2", family), count=2, interval_s=0.05).lost == 0
