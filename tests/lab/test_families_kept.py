@@ -126,7 +126,7 @@ def test_what_is_lost_in_ipv6_is_made_again(lab: Lab, cause: str) -> None:
     assert pings.lost == 0
 
 
-@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+@pytest.mark.parametrize("backend", ["vxlan", pytest.param("host-gw", marks=pytest.mark.soak)])
 def test_host_that_goes_is_gone_in_both_families(name: str, backend: str) -> None:
     lab = labs.up(plan_lab(name, hosts=3, backend=backend, families=Families.DUAL))
     first, _, third = lab.plan.hosts

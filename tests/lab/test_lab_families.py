@@ -138,7 +138,7 @@ def check_family(lab: labs.Lab, host: Host, family: Family) -> None:
     }
 
 
-@pytest.mark.parametrize("families", [Families.V4, Families.V6])
+@pytest.mark.parametrize("families", [pytest.param(Families.V4, marks=pytest.mark.soak), Families.V6])
 def test_udp_hosts_meet_where_some_have_both_families(name: str, families: Families) -> None:
     lab = labs.up(plan_lab(name, hosts=3, backend="udp", families=families, mixed=True))
     pings = traffic.ping_all(lab, count=2, interval_s=0.05)

@@ -58,6 +58,9 @@ KINDS = [
     ("udp", Families.DUAL),
 ]
 
+LONG = [("host-gw", Families.V6), ("udp", Families.DUAL)]
+"""What the other kinds cover together."""
+
 
 def named(kind: tuple[str, Families]) -> str:
     return f"{kind[0]}-{kind[1].value}"
@@ -65,7 +68,7 @@ def named(kind: tuple[str, Families]) -> str:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(kind, marks=pytest.mark.soak) if kind == ("host-gw", Families.V6) else kind for kind in KINDS],
+    params=[pytest.param(kind, marks=pytest.mark.soak) if kind in LONG else kind for kind in KINDS],
     ids=named,
 )
 def lab(request: pytest.FixtureRequest, bring_up: Callable[[Plan], labs.Lab]) -> labs.Lab:
@@ -140,7 +143,7 @@ def test_hosts_of_one_segment_forward_because_their_daemons_say_so(lab: labs.Lab
         ("vxlan", Families.V6),
         pytest.param(("vxlan", Families.DUAL), marks=pytest.mark.soak),
         ("udp", Families.V4),
-        ("udp", Families.V6),
+        pytest.param(("udp", Families.V6), marks=pytest.mark.soak),
     ],
     ids=named,
 )
