@@ -27,7 +27,7 @@ HOSTS = 40
 TTL_S = 4
 PREFIX = "/fire"
 DAY_S = 86_400
-CALM_WITHIN_S = 90.0
+CALM_WITHIN_S = 180.0
 """How long it may take, once nothing more goes wrong, until every host has a lease and a route to every other."""
 
 CONFIGS = (

@@ -15,7 +15,7 @@ from tests.contract.namespaces import namespace
 @pytest.mark.parametrize(
     "duration_s",
     [
-        pytest.param(60.0, marks=pytest.mark.timeout(400)),
+        pytest.param(60.0, marks=pytest.mark.timeout(600)),
         pytest.param(600.0, marks=[pytest.mark.timeout(1_200), pytest.mark.soak]),
     ],
 )

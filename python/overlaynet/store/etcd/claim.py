@@ -5,7 +5,7 @@ The range compare sees `X`, `X&Y` and a /25 inside a /24 alike. Where it fails, 
 since: if none of them stands in the way, the claim is made again on the newer revision, without a new choice. A key that vanished
 meanwhile is not brought, and frees only. A lease that is taken over from a host without identity rests on its key too, and on the
 range as well, so that a delayed copy of the request can never give this host a second lease. A host's own lease rests on its own
-key alone: nothing overlaps it while it is there.
+key alone: nothing overlaps it while it is there. What an administrator took from a host it does not claim for one TTL.
 """
 
 from __future__ import annotations
