@@ -12,7 +12,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv strace:strace
 
-.PHONY: bench-data help build demo test soak fuzz check system wheel lock clean
+.PHONY: bench-codecs bench-data help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -69,6 +69,8 @@ lock: $(BIN)/.tools ## Choose the newest tools and dependencies anew, into requi
 	  --no-annotate pyproject.toml requirements/dev.in -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate requirements/etcd3.in -o requirements/etcd3.txt
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate requirements/bench.in -o requirements/bench.txt
 	cargo update
 
 test: build ## The whole test suite, lab included (as root)
@@ -88,6 +90,14 @@ fuzz: ## Fuzz decoding, forwarding, netlink, the table and offloads, FUZZ_S seco
 	  CARGO_TARGET_DIR=target/fuzz PATH="$(CURDIR)/.cache/fuzz/bin:$$PATH" \
 	    cargo +nightly fuzz run --fuzz-dir rust/fuzz "$$target" -- -max_total_time=$(FUZZ_S) -print_final_stats=0; \
 	done
+
+.cache/bench/.installed: requirements/bench.txt $(BIN)/.tools
+	rm -rf .cache/bench
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --target .cache/bench -r $<
+	touch $@
+
+bench-codecs: build .cache/bench/.installed ## Measure the codecs against their peers, into benches/results/codecs.json
+	PYTHONPATH=.cache/bench $(BIN)/python -W ignore -m benches.python.codecs
 
 bench-etcd: build ## Measure the etcd store with 2,000 leases, into benches/results/etcd.json
 	$(BIN)/python benches/lab/etcd_scale.py
