@@ -14,7 +14,7 @@ from overlaynet.model.lease import Grant, HostId
 from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.snapshot import ConfigPut, LeaseGone, LeasePut
 
-from tests.contract.store_worlds import KEPT_CHANGES, A, B, C, StoreWorld, Watcher, attributes, claim, store_world
+from tests.contract.store_worlds import KEPT_CHANGES, TTL_S, A, B, C, StoreWorld, Watcher, attributes, claim, store_world
 
 KEY, OTHER_KEY = "10.1.1.0-24", "10.1.2.0-24"
 
@@ -189,6 +189,62 @@ async def test_revoke_removes_whoevers_lease_and_says_when_there_is_none(world: 
         await client.revoke(grant.lease.subnets)
     with pytest.raises(LeaseLostError):
         await client.renew(grant)
+
+
+async def test_host_does_not_get_a_revoked_subnet_back_for_one_ttl(world: StoreWorld) -> None:
+    client, other = world.connect(), world.connect()
+    grant = await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
+    await other.revoke(grant.lease.subnets)
+    with pytest.raises(ConflictError, match=r"subnet .*: was revoked"):
+        await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
+    await other.release(await claim(other, B, KEY, 2, ttl_s=world.ttl_s))
+    with pytest.raises(ConflictError, match=r"subnet .*: was revoked"):
+        await claim(client, A, KEY, 1, ttl_s=world.ttl_s)
+    await claim(client, A, OTHER_KEY, 1, ttl_s=world.ttl_s)
+    await world.let_pass(1)
+    deadline = asyncio.get_running_loop().time() + 20
+    while True:
+        try:
+            assert (await claim(client, A, KEY, 1, ttl_s=world.ttl_s)).lease.owner == A
+            break
+        except ConflictError:
+            # The bar ends a moment after the leases, which are looked at first.
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def test_reservation_ends_the_bar_of_a_revocation(world: StoreWorld) -> None:
+    client = world.connect()
+    grant = await claim(client, A, KEY, 1)
+    await client.revoke(grant.lease.subnets)
+    reserved = await client.reserve(grant.lease.subnets, attributes(1))
+    seen = await client.load()
+    taken = await client.claim(A, reserved.subnets, attributes(1), ttl_s=TTL_S, seen=seen, takes_over=reserved)
+    assert (taken.lease.owner, taken.lease.reserved) == (A, True)
+    await client.revoke(reserved.subnets, bar=False)
+    await claim(client, A, KEY, 1)
+
+
+async def test_lease_that_was_removed_without_a_bar_can_be_claimed_at_once(world: StoreWorld) -> None:
+    client = world.connect()
+    grant = await claim(client, A, KEY, 1)
+    assert await client.revoke(grant.lease.subnets, bar=False) == grant.lease
+    assert (await claim(client, A, KEY, 1)).lease.subnets == grant.lease.subnets
+
+
+async def test_released_reservation_stays_without_owner(world: StoreWorld) -> None:
+    client = world.connect()
+    reserved = await client.reserve(parse_lease_key(KEY), attributes(1))
+    seen = await client.load()
+    grant = await client.claim(A, reserved.subnets, attributes(1), ttl_s=TTL_S, seen=seen, takes_over=reserved)
+    await client.release(grant)
+    (left,) = (await client.load()).leases
+    assert (left.reserved, left.owner, left.attributes) == (True, None, attributes(1))
+    with pytest.raises(LeaseLostError):
+        await client.renew(grant)
+    seen = await client.load()
+    again = await client.claim(B, reserved.subnets, attributes(1), ttl_s=TTL_S, seen=seen, takes_over=left)
+    assert again.lease.owner == B
 
 
 async def test_watch_tells_every_change_after_its_revision_in_order(world: StoreWorld) -> None:

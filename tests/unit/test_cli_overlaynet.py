@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from overlaynet.cli.main import command
 from overlaynet.cli.status import _lines
-from overlaynet.errors import ConfigError, NetworkNotConfiguredError, OverlaynetError
+from overlaynet.errors import ConfigError, ConflictError, NetworkNotConfiguredError, OverlaynetError
 from overlaynet.model.lease import HostId, LeaseAttributes, Subnets
 from overlaynet.store.open import open_store
 
@@ -79,6 +79,47 @@ def test_leases_are_listed_and_released(cli: Cli, url: str) -> None:
     assert (row["subnet"], row["owner"]) == ("10.1.7.0-24", "b" * 32)
     assert 3500 < row["remaining_s"] <= 3600
     assert cli("lease", "release", "10.1.7.0/24") == "10.1.7.0-24: released\n"
+    assert json.loads(cli("leases", "--json")) == {"leases": []}
+
+
+def test_subnet_is_reserved_shown_and_revoked(cli: Cli, network: Path, url: str) -> None:
+    cli("network", "set", str(network))
+    assert cli("lease", "reserve", "10.1.7.0/24", "--public-ip", "192.0.2.7") == "10.1.7.0-24: reserved for 192.0.2.7\n"
+    shown = json.loads(cli("lease", "show", "10.1.7.0-24", "--json"))
+    assert (shown["reserved"], shown["public_ip"], shown["owner"], shown["remaining_s"]) == (True, "192.0.2.7", None, None)
+    assert cli("lease", "show", "10.1.7.0/24").split() == ["10.1.7.0-24", "192.0.2.7", "-", "reserved", "-"]
+    with pytest.raises(ConflictError, match="overlaps the lease"):
+        cli("lease", "reserve", "10.1.7.0/24", "--public-ip", "192.0.2.8")
+    assert json.loads(cli("lease", "release", "10.1.7.0/24", "--json")) == {"released": "10.1.7.0-24", "owner": None}
+    lease(url, "10.1.7.0/24", "192.0.2.7")
+    assert json.loads(cli("lease", "revoke", "10.1.7.0/24", "--json")) == {"revoked": "10.1.7.0-24", "owner": "b" * 32}
+    with pytest.raises(ConflictError, match="not leased"):
+        cli("lease", "show", "10.1.7.0/24")
+    with pytest.raises(ConflictError, match="was revoked"):
+        lease(url, "10.1.7.0/24", "192.0.2.7")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("10.1.7.0/24",), "--public-ip: '': say for which host"),
+        (("10.1.7.0/24", "--public-ip", "there"), "--public-ip: 'there': must be an IPv4 address"),
+        (("10.1.7.0/24", "--public-ip", "127.0.0.1"), "--public-ip: '127.0.0.1': must be an address at which peers reach"),
+        (
+            ("10.1.7.0/25", "--public-ip", "192.0.2.7"),
+            "SUBNET: '10.1.7.0/25': must be what this network leases: a /24 from",
+        ),
+        (("10.2.7.0/24", "--public-ip", "192.0.2.7"), "SUBNET: '10.2.7.0/24': must be what this network leases"),
+        (("fd00:1::/64", "--public-ipv6", "fd00::7"), "SUBNET: 'fd00:1::/64': must be what this network leases"),
+    ],
+)
+def test_reservation_that_cannot_be_is_one_line_and_changes_nothing(
+    cli: Cli, network: Path, words: tuple[str, ...], said: str
+) -> None:
+    cli("network", "set", str(network))
+    with pytest.raises(ConfigError) as caught:
+        cli("lease", "reserve", *words)
+    assert str(caught.value).startswith(said)
     assert json.loads(cli("leases", "--json")) == {"leases": []}
 
 

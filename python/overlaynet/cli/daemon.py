@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from overlaynet.cli.failure import run
-from overlaynet.cli.flags import flag, rewrite
+from overlaynet.cli.flags import flag, public_address, rewrite
 from overlaynet.cli.store_flags import store_flags, store_location
 from overlaynet.daemon.settings import Settings, SocketGroup, check_spans, parse_offloads, parse_span
 from overlaynet.errors import ConfigError
@@ -87,8 +87,8 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
     margin = flags["subnet_lease_renew_margin"]
     margin_s = None if margin is None else parse_span("--subnet-lease-renew-margin", margin, unit="m")
     check_spans(ttl_s, margin_s)
-    public_ip = _address("--public-ip", flags["public_ip"], IPv4Address)
-    public_ipv6 = _address("--public-ipv6", flags["public_ipv6"], IPv6Address)
+    public_ip = public_address("--public-ip", flags["public_ip"], IPv4Address)
+    public_ipv6 = public_address("--public-ipv6", flags["public_ipv6"], IPv6Address)
     health_address = flags["healthz_ip"]
     try:
         healthz_ip = ip_address(health_address)
@@ -118,18 +118,3 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
         log_format=flags["log_format"],
         log_level="debug" if verbosity else flags["log_level"],
     )
-
-
-def _address(name: str, text: str, kind: Any) -> Any:
-    if not text:
-        return None
-    try:
-        address = kind(text)
-    except ValueError:
-        raise ConfigError(name, text, f"must be an {kind.__name__.removesuffix('Address')} address") from None
-    nobodys = isinstance(address, IPv4Address) and (address.is_reserved or int(address) >> 24 == 0)
-    if nobodys or address.is_unspecified or address.is_loopback or address.is_multicast:
-        raise ConfigError(name, text, "must be an address at which peers reach this host")
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        raise ConfigError(name, text, f"is an IPv4 address written as IPv6: give --public-ip {address.ipv4_mapped}")
-    return address

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import click
 
-from overlaynet.errors import ConfigError, StoreDataError
-from overlaynet.model.lease import Lease, Subnets
+from overlaynet.cli.flags import public_address
+from overlaynet.errors import ConfigError, ConflictError, NetworkNotConfiguredError, StoreDataError
+from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import parse_lease_key
+from overlaynet.model.network import parse_network
+from overlaynet.reconcile.allocate import fits
 from overlaynet.store.location import StoreLocation
 
 
@@ -26,10 +30,7 @@ def leases(settings: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps({"leases": rows}))
         return
     for row in rows:
-        remaining = row["remaining_s"]
-        ends = "reserved" if row["reserved"] else "never ends" if remaining is None else f"{remaining:.0f} s left"
-        address = row["public_ip"] or row["public_ipv6"] or "-"
-        click.echo(f"{row['subnet']:<36}{address:<20}{row['backend']:<10}{ends:<14}{row['owner'] or '-'}")
+        click.echo(_line(row))
 
 
 @click.group()
@@ -37,17 +38,63 @@ def lease() -> None:
     """Act on one lease."""
 
 
+_subnet = click.argument("subnet")
+_as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
 @lease.command()
-@click.argument("subnet")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_subnet
+@_as_json
+@click.pass_obj
+def show(settings: dict[str, Any], subnet: str, as_json: bool) -> None:
+    """Show the lease or reservation on SUBNET (10.1.17.0/24 or 10.1.17.0-24)."""
+    name = str(_subnets(subnet))
+    rows, _ = asyncio.run(_rows(settings["store"], name))
+    if not rows:
+        raise ConflictError(f"subnet {name}", "is not leased")
+    click.echo(json.dumps(rows[0]) if as_json else _line(rows[0]))
+
+
+@lease.command()
+@_subnet
+@click.option("--public-ip", metavar="IP", help="The IPv4 address of the host that is to have SUBNET.")
+@click.option("--public-ipv6", metavar="IP", help="Its IPv6 address.")
+@_as_json
+@click.pass_obj
+def reserve(settings: dict[str, Any], subnet: str, public_ip: str | None, public_ipv6: str | None, as_json: bool) -> None:
+    """Keep SUBNET, without end, for the host with these public addresses."""
+    v4, v6 = public_address("--public-ip", public_ip, IPv4Address), public_address("--public-ipv6", public_ipv6, IPv6Address)
+    if v4 is None and v6 is None:
+        raise ConfigError("--public-ip", "", "say for which host: give --public-ip, --public-ipv6 or both")
+    kept = asyncio.run(_reserve(settings["store"], subnet, LeaseAttributes(v4, v6)))
+    whom = " and ".join(str(address) for address in (v4, v6) if address is not None)
+    click.echo(json.dumps(_row(kept, None)) if as_json else f"{kept.subnets}: reserved for {whom}")
+
+
+@lease.command()
+@_subnet
+@_as_json
 @click.pass_obj
 def release(settings: dict[str, Any], subnet: str, as_json: bool) -> None:
-    """Remove the lease on SUBNET (10.1.17.0/24 or 10.1.17.0-24), whoever holds it."""
-    removed = asyncio.run(_revoke(settings["store"], _subnets(subnet)))
+    """Remove the lease or reservation on SUBNET, whoever holds it. A holder that lives comes back to it."""
+    removed = asyncio.run(_remove(settings["store"], _subnets(subnet), bar=False))
     if as_json:
         click.echo(json.dumps({"released": str(removed.subnets), "owner": removed.owner}))
     else:
         click.echo(f"{removed.subnets}: released")
+
+
+@lease.command()
+@_subnet
+@_as_json
+@click.pass_obj
+def revoke(settings: dict[str, Any], subnet: str, as_json: bool) -> None:
+    """Take SUBNET from whoever holds it: its host moves to another."""
+    removed = asyncio.run(_remove(settings["store"], _subnets(subnet), bar=True))
+    if as_json:
+        click.echo(json.dumps({"revoked": str(removed.subnets), "owner": removed.owner}))
+    else:
+        click.echo(f"{removed.subnets}: revoked")
 
 
 def _subnets(text: str) -> Subnets:
@@ -61,16 +108,17 @@ def _subnets(text: str) -> Subnets:
         raise ConfigError("SUBNET", text, f"must be a leased subnet such as 10.1.17.0/24: {error.why}") from None
 
 
-async def _rows(store_at: StoreLocation) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+async def _rows(store_at: StoreLocation, only: str | None = None) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     from overlaynet.store.open import open_store
 
     store = open_store(store_at, make=False)
     try:
         snapshot = await store.load()
-        remaining = await store.remaining(snapshot.leases)
+        found = [lease for lease in snapshot.leases if only is None or str(lease.subnets) == only]
+        remaining = await store.remaining(found)
     finally:
         await store.aclose()
-    rows = [_row(lease, left) for lease, left in zip(snapshot.leases, remaining, strict=True)]
+    rows = [_row(lease, left) for lease, left in zip(found, remaining, strict=True)]
     return rows, [(bad.key, bad.why) for bad in snapshot.unreadable]
 
 
@@ -87,11 +135,37 @@ def _row(lease: Lease, remaining_s: float | None) -> dict[str, Any]:
     }
 
 
-async def _revoke(store_at: StoreLocation, subnets: Subnets) -> Lease:
+def _line(row: dict[str, Any]) -> str:
+    remaining = row["remaining_s"]
+    ends = "reserved" if row["reserved"] else "never ends" if remaining is None else f"{remaining:.0f} s left"
+    address = row["public_ip"] or row["public_ipv6"] or "-"
+    return f"{row['subnet']:<36}{address:<20}{row['backend']:<10}{ends:<14}{row['owner'] or '-'}"
+
+
+async def _remove(store_at: StoreLocation, subnets: Subnets, *, bar: bool) -> Lease:
     from overlaynet.store.open import open_store
 
     store = open_store(store_at, make=False)
     try:
-        return await store.revoke(subnets)
+        return await store.revoke(subnets, bar=bar)
+    finally:
+        await store.aclose()
+
+
+async def _reserve(store_at: StoreLocation, text: str, attributes: LeaseAttributes) -> Lease:
+    """ConfigError: the network has no such subnet. ConflictError: something overlaps it."""
+    from overlaynet.store.open import open_store
+
+    subnets = _subnets(text)
+    store = open_store(store_at, make=False)
+    try:
+        held = (await store.load()).config
+        if held is None:
+            raise NetworkNotConfiguredError(store_at.url)
+        config, _ = parse_network(held)
+        if not fits(config, subnets):
+            leased = " and ".join(f"a /{half.subnet_len} from {half.subnet_min} to {half.subnet_max}" for half in config.families)
+            raise ConfigError("SUBNET", text, f"must be what this network leases: {leased}")
+        return await store.reserve(subnets, attributes)
     finally:
         await store.aclose()

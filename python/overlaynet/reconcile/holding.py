@@ -30,7 +30,10 @@ _Request = Literal["claim", "renew", "update", "release"]
 
 @dataclass(slots=True)
 class LeaseHolder:
-    """This host's hold on its lease. `own` is the lease held now or last; the kernel is kept by it until there is another."""
+    """This host's hold on its lease. `own` is the lease held now or last; the kernel is kept by it until there is another.
+
+    `moved` says, for the rest of the run, that the subnet has changed.
+    """
 
     journal: Journal
     settings: HostSettings
@@ -38,6 +41,7 @@ class LeaseHolder:
     grant: Grant | None = None
     own: Lease | None = None
     error: StoreError | None = None
+    moved: str = ""
     _sent_at: float = 0.0
     _request: _Request | None = None
     _attempt: int = 0
@@ -145,12 +149,11 @@ class LeaseHolder:
         if request == "claim":
             self.journal.say("info", "lease-held", f"lease {grant.lease.subnets} held")
             if before is not None and before.subnets != grant.lease.subnets:
-                self.journal.say(
-                    "error",
-                    "subnet-changed",
+                self.moved = (
                     f"this host's subnet has changed from {before.subnets} to {grant.lease.subnets}: "
-                    "containers with addresses of the old one must be made again",
+                    "containers with addresses of the old one must be made again"
                 )
+                self.journal.say("error", "subnet-changed", self.moved)
 
     def refused(self, error: StoreError, now: float) -> None:
         """The request was answered with `error`."""

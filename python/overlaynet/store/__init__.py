@@ -47,7 +47,8 @@ class Store(Protocol):
 
         `takes_over` is a lease on exactly these subnets, as seen in `seen`, that is this host's to take: its own from an earlier
         run, or one without owner that carries this host's public address. A reservation stays one. ConflictError: something
-        overlaps, or `takes_over` has changed since. A claim that is sent again after its answer was lost gives the same lease.
+        overlaps, `takes_over` has changed since, or the subnets were revoked from this host (see `revoke`). A claim that is sent
+        again after its answer was lost gives the same lease.
         """
 
     async def renew(self, grant: Grant) -> Grant:
@@ -57,7 +58,10 @@ class Store(Protocol):
         """`grant` with other attributes and the same end. LeaseLostError: it is gone or another's."""
 
     async def release(self, grant: Grant) -> None:
-        """Give the lease back. No error if it is gone already or another's; nothing of another's is touched."""
+        """Give the lease back. No error if it is gone already or another's; nothing of another's is touched.
+
+        A reservation stays, without owner.
+        """
 
     async def aclose(self) -> None:
         """End watches and let go of files and connections."""
@@ -72,8 +76,12 @@ class StoreAdmin(Protocol):
     async def reserve(self, subnets: Subnets, attributes: LeaseAttributes) -> Lease:
         """Keep `subnets` for the host with these public addresses, without end. ConflictError: something overlaps."""
 
-    async def revoke(self, subnets: Subnets) -> Lease:
-        """Remove the lease or reservation on exactly `subnets`, whoever holds it. ConflictError: there is none."""
+    async def revoke(self, subnets: Subnets, *, bar: bool = True) -> Lease:
+        """Remove the lease or reservation on exactly `subnets`, whoever holds it. ConflictError: there is none.
+
+        With `bar` its holder, if it had one, cannot claim them again for the TTL of that lease, and so takes others; a
+        reservation ends that. Without, a holder that lives comes back to them.
+        """
 
     async def remaining(self, leases: Sequence[Lease]) -> list[float | None]:
         """For each lease the seconds until it ends, or None for one that does not end."""

@@ -9,6 +9,11 @@ from overlaynet.model.addresses import Family
 from overlaynet.model.lease import HostId, Lease, LeaseAttributes, Subnets
 
 
+def barred(subnets: Subnets) -> ConflictError:
+    """Why a host does not come back to subnets that were revoked from it."""
+    return ConflictError(f"subnet {subnets}", "was revoked from this host by an administrator")
+
+
 def may_take(there: Lease, host: HostId, takes_over: Lease | None) -> bool:
     """Whether `host` may have the lease `there`: it is its own, or the anonymous one that it saw, unchanged."""
     if there.owner == host:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from overlaynet.errors import ConflictError, HistoryGoneError, LeaseLostError
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.snapshot import Change, Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, StoreTraits
-from overlaynet.store.claims import check_free, may_take
+from overlaynet.store.claims import barred, check_free, may_take
 
 _LONGEST_WAIT_S = 0.1
 
@@ -38,6 +38,7 @@ class MemoryStore:
         self._handles = 0
         self._config: bytes | None = None
         self._held: dict[Subnets, _Held] = {}
+        self._bars: dict[Subnets, tuple[HostId, float]] = {}
         self._history: list[Changes] = []
         self._changed = asyncio.Event()
         self._closed = False
@@ -92,6 +93,8 @@ class MemoryStore:
         there = self._held.get(subnets)
         if there is not None and not may_take(there.lease, host, takes_over):
             raise ConflictError(f"subnet {subnets}", f"is leased by {there.lease.owner or 'a host without identity'}")
+        if there is None and self._bars.get(subnets, ("", 0.0))[0] == host:
+            raise barred(subnets)
         check_free(host, subnets, attributes, (held.lease for held in self._held.values()))
         for other in [held.lease.subnets for held in self._held.values() if held.lease.owner == host]:
             if other != subnets:
@@ -132,7 +135,11 @@ class MemoryStore:
             held = self._mine(grant)
         except LeaseLostError:
             return
-        self._remove(held)
+        if held.lease.reserved:
+            self._held[held.lease.subnets] = replace(held, lease=replace(held.lease, owner=None, features=()), handle=0)
+            self._commit(LeasePut(self._held[held.lease.subnets].lease))
+        else:
+            self._remove(held)
 
     async def aclose(self) -> None:
         """End the watches; nothing else is held."""
@@ -148,19 +155,22 @@ class MemoryStore:
         """See `StoreAdmin.reserve`."""
         self._expire()
         check_free(None, subnets, attributes, (held.lease for held in self._held.values()))
+        self._bars.pop(subnets, None)
         lease = Lease(subnets, attributes, reserved=True, created=self._revision + 1)
         self._handles += 1
         self._held[subnets] = _Held(lease, self._handles, 0.0, None)
         self._commit(LeasePut(lease))
         return lease
 
-    async def revoke(self, subnets: Subnets) -> Lease:
+    async def revoke(self, subnets: Subnets, *, bar: bool = True) -> Lease:
         """See `StoreAdmin.revoke`."""
         self._expire()
         held = self._held.get(subnets)
         if held is None:
             raise ConflictError(f"subnet {subnets}", "is not leased")
         self._remove(held)
+        if bar and held.lease.owner is not None:
+            self._bars[subnets] = held.lease.owner, self._clock() + held.ttl_s
         return held.lease
 
     async def remaining(self, leases: Sequence[Lease]) -> list[float | None]:
@@ -184,6 +194,7 @@ class MemoryStore:
 
     def _expire(self) -> None:
         now = self._clock()
+        self._bars = {subnets: (host, end) for subnets, (host, end) in self._bars.items() if end > now}
         for held in [held for held in self._held.values() if held.expires_at is not None and held.expires_at <= now]:
             self._remove(held)
 

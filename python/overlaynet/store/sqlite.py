@@ -161,7 +161,10 @@ class SqliteStore:
                 lease, _, _ = self._ledger.mine(db, grant)
             except LeaseLostError:
                 return
-            self._ledger.delete(db, lease_key(lease.subnets))
+            if lease.reserved:
+                self._ledger.disown(db, lease_key(lease.subnets))
+            else:
+                self._ledger.delete(db, lease_key(lease.subnets))
 
         await self._run(lambda: self._write(body))
 
@@ -179,20 +182,25 @@ class SqliteStore:
 
         def body(db: sqlite3.Connection) -> Lease:
             check_free(None, subnets, attributes, leases_in(db)[0])
+            self._ledger.unbar(db, lease_key(subnets))
             return self._ledger.insert(db, Lease(subnets, attributes, reserved=True), 0.0)[0]
 
         return await self._run(lambda: self._write(body))
 
-    async def revoke(self, subnets: Subnets) -> Lease:
+    async def revoke(self, subnets: Subnets, *, bar: bool = True) -> Lease:
         """See `StoreAdmin.revoke`."""
 
         def body(db: sqlite3.Connection) -> Lease:
             key = lease_key(subnets)
-            row = db.execute(f"SELECT {LEASE_COLUMNS} FROM lease WHERE key = ?", (key,)).fetchone()  # noqa: S608  # own columns
+            query = f"SELECT {LEASE_COLUMNS}, ttl FROM lease WHERE key = ?"  # noqa: S608  # own columns
+            row = db.execute(query, (key,)).fetchone()
             if row is None:
                 raise ConflictError(f"subnet {subnets}", "is not leased")
             self._ledger.delete(db, key)
-            return lease_in(row)
+            lease = lease_in(row[:6])
+            if bar and lease.owner is not None:
+                self._ledger.bar(db, key, lease.owner, float(row[6]))
+            return lease
 
         return await self._run(lambda: self._write(body))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
 from pathlib import Path
 
 from overlaynet.errors import ConfigError, StoreDataError
@@ -38,12 +39,16 @@ def check_place(path: Path, *, make: bool = True) -> None:
     """
     flag, url = "--store", f"sqlite:///{path}"
     try:
-        is_folder, is_file, missing = path.is_dir(), path.is_file(), not path.exists()
+        # Looked at once: another process may be making the file.
+        mode: int | None = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
     except OSError as error:
         raise ConfigError(flag, url, f"cannot be opened: {error.strerror}") from None
-    if is_folder:
+    missing = mode is None
+    if mode is not None and stat.S_ISDIR(mode):
         raise ConfigError(flag, url, "is a directory: name a file in it")
-    if not (is_file or missing):
+    if mode is not None and not stat.S_ISREG(mode):
         raise ConfigError(flag, url, "is a device, pipe or socket: name a file")
     if missing and not make:
         raise ConfigError(flag, url, f"there is no such file: `overlaynet --store {url} network set FILE` makes it")

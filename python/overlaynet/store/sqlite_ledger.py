@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from overlaynet.errors import ConflictError, LeaseLostError
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import encode_attributes, lease_key
-from overlaynet.store.claims import check_free, may_take
+from overlaynet.store.claims import barred, check_free, may_take
 from overlaynet.store.sqlite_rows import LEASE_COLUMNS, lease_in, leases_in, revision_of
 
 
@@ -32,6 +32,12 @@ class SqliteLedger:
         db.execute("UPDATE lease SET boot = ?, expires = ? + ttl WHERE expires IS NOT NULL AND boot != ?", (boot, now, boot))
         for (key,) in db.execute("SELECT key FROM lease WHERE expires <= ?", (now,)).fetchall():
             self.delete(db, key)
+        for name, text in db.execute("SELECT name, value FROM setting WHERE name LIKE 'revoked/%'").fetchall():
+            host, ttl_s, since, ends = json.loads(text)
+            if since != boot:
+                self.bar(db, name.removeprefix("revoked/"), host, ttl_s)
+            elif ends <= now:
+                self.unbar(db, name.removeprefix("revoked/"))
 
     def needs_sweep(self, db: sqlite3.Connection) -> bool:
         """Whether `sweep` would change anything."""
@@ -58,6 +64,8 @@ class SqliteLedger:
         there = next((lease for lease in leases if lease.subnets == subnets), None)
         if there is not None and not may_take(there, host, takes_over):
             raise ConflictError(f"subnet {subnets}", f"is leased by {there.owner or 'a host without identity'}")
+        if there is None and self.barred(db, lease_key(subnets)) == host:
+            raise barred(subnets)
         check_free(host, subnets, attributes, leases)
         for lease in leases:
             if lease.owner == host and lease.subnets != subnets:
@@ -109,6 +117,25 @@ class SqliteLedger:
         if row[6] != grant.handle or lease.owner != grant.lease.owner:
             raise LeaseLostError(str(subnets), "it was given away or claimed anew")
         return lease, row[7], row[8]
+
+    def bar(self, db: sqlite3.Connection, key: str, host: HostId, ttl_s: float) -> None:
+        """Keep `host` from claiming the subnets of `key` for a time."""
+        text = json.dumps([host, ttl_s, self.boot(), self.clock() + ttl_s])
+        db.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (f"revoked/{key}", text))
+
+    def unbar(self, db: sqlite3.Connection, key: str) -> None:
+        """End that, if it is so."""
+        db.execute("DELETE FROM setting WHERE name = ?", (f"revoked/{key}",))
+
+    def barred(self, db: sqlite3.Connection, key: str) -> str | None:
+        """The host that may not claim the subnets of `key`, as the last sweep left it."""
+        row = db.execute("SELECT value FROM setting WHERE name = ?", (f"revoked/{key}",)).fetchone()
+        return None if row is None else str(json.loads(row[0])[0])
+
+    def disown(self, db: sqlite3.Connection, key: str) -> None:
+        """Take the owner from a lease that stays."""
+        db.execute("UPDATE lease SET owner = NULL, features = '[]', handle = 0 WHERE key = ?", (key,))
+        self.record_lease(db, key)
 
     def delete(self, db: sqlite3.Connection, key: str) -> None:
         """Remove the lease."""

@@ -16,7 +16,7 @@ from overlaynet.errors import ConflictError
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import encode_attributes
 from overlaynet.model.snapshot import Snapshot
-from overlaynet.store.claims import check_free, may_take
+from overlaynet.store.claims import barred, check_free, may_take
 from overlaynet.store.etcd import rpc_pb2 as rpc
 from overlaynet.store.etcd.keys import LeaseRecord, Owner, View, parse_owner
 from overlaynet.store.etcd.transactions import changed_at, delete, put, read, read_changed, unchanged_since
@@ -107,7 +107,7 @@ class Claim:
             marks = answer.responses[4].response_range.kvs
             revoked = parse_owner(marks[0].value) if marks else None
             if revoked is not None and revoked.host == self._owner.host:
-                raise ConflictError(f"subnet {self._subnets}", "was revoked from this host by an administrator")
+                raise barred(self._subnets)
             self._rests_on[2] = changed_at(self._revoked_key, marks[0].mod_revision if marks else 0)
         news = self._news
         for response in answer.responses[2:4]:

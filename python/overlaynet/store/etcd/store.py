@@ -165,14 +165,14 @@ class EtcdStore:
         check_free(None, subnets, attributes, seen.leases)
         asked = rpc.TxnRequest(
             compare=[unchanged_since(self._layout.subnets, seen.revision)],
-            success=[put(self._layout.lease(subnets), encode_attributes(attributes))],
+            success=[put(self._layout.lease(subnets), encode_attributes(attributes)), delete(self._layout.revoked(subnets))],
         )
         answer = await self._client.call(etcd.TXN, asked)
         if not answer.succeeded:
             raise ConflictError(f"subnet {subnets}", "the leases have changed since they were read: try again")
         return Lease(subnets, attributes, reserved=True, created=answer.header.revision)
 
-    async def revoke(self, subnets: Subnets) -> Lease:
+    async def revoke(self, subnets: Subnets, *, bar: bool = True) -> Lease:
         """See `StoreAdmin.revoke`. A mark, for as long as the lease could last, keeps its holder from coming back to it."""
         await self.load()
         record, lease = self._view.leases.get(subnets), self._view.lease(subnets)
@@ -180,7 +180,7 @@ class EtcdStore:
             raise ConflictError(f"subnet {subnets}", "is not leased")
         key, held = self._layout.lease(subnets), self._view.owners.get(subnets)
         ops = [delete(key), delete(self._layout.owner(subnets))]
-        mark = await self._grant_as_long_as(held.lease_id) if held is not None and lease.owner is not None else 0
+        mark = await self._grant_as_long_as(held.lease_id) if bar and held is not None and lease.owner is not None else 0
         if mark and held is not None:
             ops.append(put(self._layout.revoked(subnets), held.owner.text, mark))
         answer = await self._client.call(etcd.TXN, rpc.TxnRequest(compare=[changed_at(key, record.mod_revision)], success=ops))
