@@ -30,8 +30,9 @@ const BULK_BYTES: usize = 8 << 10;
 /// How long bulk is taken to go on.
 const BULK_LASTS: Duration = Duration::from_millis(2);
 
-/// How long a busy machine is taken to stay so.
+/// How long a busy machine is taken to stay so at first, and at most.
 const CONTENDED: Duration = Duration::from_millis(50);
+const CONTENDED_MOST: Duration = Duration::from_secs(2);
 
 /// A TUN device and a UDP socket, and the thread between them while it runs.
 pub struct Pump {
@@ -136,6 +137,8 @@ fn run(engine: &mut Engine<Tun, Udp>, wake: &OwnedFd) -> io::Result<()> {
 struct Patience {
     idle_since: Option<Instant>,
     sleeps_until: Option<Instant>,
+    contended_until: Option<Instant>,
+    contended: Duration,
 }
 
 impl Patience {
@@ -164,7 +167,14 @@ impl Patience {
         thread::yield_now();
         let after = Instant::now();
         if after - now > LONG_YIELD {
-            self.sleeps_until = Some(after + CONTENDED);
+            // A machine that is still busy when it is looked at again is likely to stay so for longer.
+            let again = self
+                .contended_until
+                .is_some_and(|until| now < until + self.contended);
+            let twice = (self.contended * 2).min(CONTENDED_MOST);
+            self.contended = if again { twice } else { CONTENDED };
+            self.contended_until = Some(after + self.contended);
+            self.sleeps_until = self.sleeps_until.max(self.contended_until);
         }
         true
     }
