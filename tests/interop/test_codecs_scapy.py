@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from overlaynet.packet import Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vxlan, decode, encode
+from overlaynet.packet import Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Tcp, Udp, Vlan, Vxlan, decode, encode
 
 # scapy's loading warns of what it finds on the machine (deprecated ciphers, no libpcap), none of which is used here.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -115,3 +115,48 @@ def test_we_read_what_scapy_writes_over_ipv6(
     assert packet.layers == (Ipv6(source, destination, 58, small, small, label), expected)
     assert packet.checksums == ("absent", "right")
     assert packet.payload == payload
+
+
+@given(mac, mac, ipv4, ipv4, st.integers(0, 4095), st.integers(0, 7), st.booleans(), st.integers(1, 2))
+@settings(max_examples=100, deadline=None)
+def test_scapy_builds_the_tags_and_the_arp_that_we_build(
+    scapy: Any,
+    near: str,
+    far: str,
+    sender: IPv4Address,
+    target: IPv4Address,
+    vid: int,
+    priority: int,
+    drop_eligible: bool,
+    operation: int,
+) -> None:
+    layers = (
+        Ethernet(far, near, 0x88A8),
+        Vlan(vid, priority, drop_eligible, 0x8100),
+        Vlan(vid ^ 1, ether_type=0x0806),
+        Arp(operation, near, sender, far, target),
+    )
+    theirs = bytes(
+        scapy.Ether(dst=far, src=near, type=0x88A8)
+        / scapy.Dot1Q(vlan=vid, prio=priority, dei=int(drop_eligible), type=0x8100)
+        / scapy.Dot1Q(vlan=vid ^ 1, type=0x0806)
+        / scapy.ARP(op=operation, hwsrc=near, psrc=str(sender), hwdst=far, pdst=str(target))
+    )
+    assert encode(*layers) == theirs
+    assert decode(theirs).layers == layers
+
+
+@given(st.integers(0, 2**24 - 1), st.integers(0, 2**16 - 1), st.booleans(), st.booleans(), mac, payloads)
+@settings(max_examples=100, deadline=None)
+def test_scapy_builds_the_group_policy_that_we_build(
+    scapy: Any, vni: int, group: int, dont_learn: bool, policy_applied: bool, station: str, payload: bytes
+) -> None:
+    layers = (Vxlan(vni, group, dont_learn, policy_applied), Ethernet(station, station, 0x1234))
+    ours = encode(*layers, payload=payload)
+    policy = "+".join(["D"] * dont_learn + ["A"] * policy_applied)
+    header = scapy.VXLAN(vni=vni, flags="Instance+G", gpid=group, gpflags=policy)
+    frame = scapy.Ether(dst=station, src=station, type=0x1234) / scapy.Raw(payload)
+    theirs = bytes(header / frame)
+    assert decode(theirs, "vxlan").layers == layers
+    assert ours[:4].hex() == theirs[:4].hex()
+    assert ours == theirs

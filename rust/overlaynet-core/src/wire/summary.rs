@@ -160,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_summary_says_what_the_walk_says(which in 0usize..17, at: prop::sample::Index, value: u8, cut: prop::sample::Index) {
+        fn a_summary_says_what_the_walk_says(which in 0usize..20, at: prop::sample::Index, value: u8, cut: prop::sample::Index) {
             let packets = include_str!("../../../../tests/vectors/packets.txt");
             let line = packets.lines().filter(|line| !line.starts_with('#')).nth(which).unwrap();
             let text = line.rsplit(' ').next().unwrap();
