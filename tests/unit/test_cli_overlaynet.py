@@ -153,6 +153,7 @@ STATUS = {
     "mtu": 1450,
     "store": "sqlite:///s",
     "store_error": "store sqlite:///s: unavailable: it was closed",
+    "store_lost_since_s": None,
     "kept": False,
     "kernel_writes": 7,
     "warnings": ["a warning"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -38,6 +39,22 @@ def test_loop_that_ticks_is_healthy_and_not_ready_until_it_says_so(server: Healt
     assert ask(server, "/readyz") == ("HTTP/1.1 503 Service Unavailable", "overlaynet-daemon is not ready yet\n")
     server._health.ready = True
     assert ask(server, "/readyz?verbose") == ("HTTP/1.1 200 OK", "overlaynet-daemon is ready\n")
+
+
+def test_ready_outlives_the_store_and_not_the_lease(server: HealthServer) -> None:
+    health = server._health
+    health.ready, health.store_lost_since = True, time.clock_gettime(time.CLOCK_BOOTTIME) - 90
+    line, body = ask(server, "/readyz")
+    assert line == "HTTP/1.1 200 OK"
+    assert re.fullmatch(
+        r"overlaynet-daemon is ready; the store has been lost since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, for 9\d s\n", body
+    )
+    health.unheld = "its lease has expired, or was taken"
+    line, body = ask(server, "/readyz")
+    assert line == "HTTP/1.1 503 Service Unavailable"
+    assert body.startswith("overlaynet-daemon is not ready: its lease has expired, or was taken; the store has been lost since ")
+    health.unheld, health.store_lost_since = "", None
+    assert ask(server, "/readyz") == ("HTTP/1.1 200 OK", "overlaynet-daemon is ready\n")
 
 
 def test_loop_that_is_stuck_is_not_healthy(server: HealthServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def _lines(told: dict[str, Any]) -> list[str]:
         ends = "expired" if lease["expired"] else "never ends" if left is None else f"{left:.0f} s left"
         held = f"{lease['subnets']}, {ends}"
     store = told["store"] if not told["store_error"] else f"{told['store']}: {told['store_error']}"
+    if told["store_lost_since_s"] is not None:
+        store += f" (lost for {time.clock_gettime(time.CLOCK_BOOTTIME) - told['store_lost_since_s']:.0f} s)"
     rows = [
         ("host", told["host"]),
         ("state", "ready" if told["ready"] else "not ready"),

@@ -117,6 +117,8 @@ class Driver:
                     break
                 for event in await self._happened():
                     self._reconciler.handle(event, boot_time())
+                self._health.unheld = self._reconciler.lease.unheld(boot_time())
+                self._health.store_lost_since = self._reconciler.store.lost_since
                 self._health.tick()
                 self._look_around()
             for task in (self._watch, self._monitor):

@@ -1,7 +1,8 @@
 """`/healthz` and `/readyz` over HTTP, from a thread of its own, so that it answers when the loop is stuck.
 
 `/healthz` is 200 while the loop ticks, else 503. `/readyz` is 200 once the lease is held and every peer of the first snapshot was
-attempted, else 503.
+attempted, and 503 before. A store that is lost later leaves it at 200, and the body says since when; a lease that has expired or
+was taken makes it 503 until the next one is held.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address
 
@@ -27,9 +29,14 @@ _LONGEST_REQUEST_BYTES = 8_192
 
 @dataclass(slots=True)
 class Health:
-    """What the daemon says of itself; written by its loop, read by the thread. Times are CLOCK_MONOTONIC seconds."""
+    """What the daemon says of itself; written by its loop, read by the thread. Times are CLOCK_MONOTONIC seconds.
+
+    `unheld` says why the lease is not held though it was; `store_lost_since` is on CLOCK_BOOTTIME, None while the store answers.
+    """
 
     ready: bool = False
+    unheld: str = ""
+    store_lost_since: float | None = None
     ticked_at: float = field(default_factory=time.monotonic)
 
     def tick(self) -> None:
@@ -45,9 +52,24 @@ class Health:
                     return 503, f"overlaynet-daemon's loop has not run for {silent:.0f} s\n"
                 return 200, "overlaynet-daemon is running\n"
             case "/readyz":
-                return (200, "overlaynet-daemon is ready\n") if self.ready else (503, "overlaynet-daemon is not ready yet\n")
+                return self._readiness()
             case _:
                 return 404, "try /healthz or /readyz\n"
+
+    def _readiness(self) -> tuple[int, str]:
+        if not self.ready:
+            return 503, "overlaynet-daemon is not ready yet\n"
+        if self.unheld:
+            return 503, f"overlaynet-daemon is not ready: {self.unheld}{self._store()}\n"
+        return 200, f"overlaynet-daemon is ready{self._store()}\n"
+
+    def _store(self) -> str:
+        since = self.store_lost_since
+        if since is None:
+            return ""
+        lost_s = max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - since)
+        moment = datetime.fromtimestamp(time.time() - lost_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"; the store has been lost since {moment}, for {lost_s:.0f} s"
 
 
 class HealthServer:

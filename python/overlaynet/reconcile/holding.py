@@ -73,6 +73,12 @@ class LeaseHolder:
         ends_at = self.ends_at
         return ends_at is not None and now >= ends_at
 
+    def unheld(self, now: float) -> str:
+        """Why no lease is held at `now`; empty if one is."""
+        if self.grant is None:
+            return "its lease was lost, and no other is held yet"
+        return "its lease has expired, or was taken" if self.expired(now) else ""
+
     @property
     def _renew_at(self) -> float | None:
         if self.grant is None or math.isinf(self.grant.ttl_s):

@@ -1,0 +1,132 @@
+"""Hosts over the lab's etcd while it is lost, while leases are revoked, deleted and reserved, and when a host leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from overlaynet.control.client import ask
+from overlaynet.lab import lab as labs
+from overlaynet.lab import traffic
+from overlaynet.lab.daemons import HEALTHZ_PORT, clean_environment, program
+from overlaynet.lab.etcd import LabEtcd
+from overlaynet.lab.topology import plan_lab
+
+from tests.lab.conftest import lab_name
+from tests.lab.test_lab_lifecycle import until
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[labs.Lab]:
+    monkeypatch.setattr("overlaynet.lab.daemons.LEASE_TTL", "8s")
+    name = lab_name("etcd")
+    yield labs.up(plan_lab(name, hosts=2), store="etcd")
+    labs.down(name)
+
+
+def status(lab: labs.Lab, number: int) -> dict[str, Any]:
+    told: dict[str, Any] = ask(lab.files.host(lab.plan.hosts[number]).run, "status")["status"]
+    return told
+
+
+def subnet(lab: labs.Lab, number: int) -> str:
+    return str(status(lab, number)["lease"]["subnets"])
+
+
+def overlaynet(lab: labs.Lab, *words: str) -> str:
+    done = lab.run("host2", program("overlaynet"), "--store", lab.store, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def readyz(lab: labs.Lab, member: str) -> str:
+    """The body and the status."""
+    return lab.run(member, "curl", "-s", "-w", "%{http_code}", f"http://127.0.0.1:{HEALTHZ_PORT}/readyz").stdout
+
+
+def env(lab: labs.Lab, number: int) -> str:
+    return lab.files.host(lab.plan.hosts[number]).subnet_env.read_text()
+
+
+def knows(lab: labs.Lab, number: int, other: Callable[[], str]) -> bool:
+    return any(peer["subnets"] == other() and peer["state"] == "programmed" for peer in status(lab, number)["peers"])
+
+
+def test_lost_etcd_leaves_forwarding_and_readiness_until_the_lease_ends(lab: labs.Lab) -> None:
+    etcd, before = LabEtcd(lab.plan), [subnet(lab, number) for number in (0, 1)]
+    assert readyz(lab, "host1") == "overlaynet-daemon is ready\n200"
+    etcd.stop()
+    until(lambda: "the store has been lost since" in readyz(lab, "host1"))
+    assert status(lab, 0)["store_lost_since_s"] is not None
+    until(lambda: readyz(lab, "host1").endswith("503"))
+    assert "its lease has expired" in readyz(lab, "host1")
+    assert status(lab, 0)["lease"]["expired"]
+    assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
+    etcd.run()
+    until(lambda: readyz(lab, "host1") == "overlaynet-daemon is ready\n200")
+    until(lambda: knows(lab, 0, lambda: subnet(lab, 1)) and knows(lab, 1, lambda: subnet(lab, 0)))
+    assert [subnet(lab, number) for number in (0, 1)] == before
+    assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
+
+
+def test_revoked_host_moves_says_so_and_its_peer_follows(lab: labs.Lab) -> None:
+    old = subnet(lab, 0)
+    assert overlaynet(lab, "lease", "revoke", old) == f"{old}: revoked\n"
+    until(lambda: subnet(lab, 0) != old and not status(lab, 0)["lease"]["expired"])
+    new = subnet(lab, 0)
+    until(lambda: new.split("-")[0].rsplit(".", 1)[0] in env(lab, 0))
+    assert old.split("-")[0].rsplit(".", 1)[0] + "." not in env(lab, 0).split("FLANNEL_SUBNET")[1]
+    assert any(f"changed from {old} to {new}" in text for text in status(lab, 0)["warnings"])
+    log = lab.files.host(lab.plan.hosts[0]).log.read_text()
+    assert f"changed from {old} to {new}" in log
+    until(lambda: knows(lab, 1, lambda: new))
+    assert old.split("-")[0] not in lab.run("host1", "ip", "-4", "-o", "address").stdout
+    assert old.split("-")[0] not in lab.run("host2", "ip", "route").stdout
+
+
+def test_deleted_lease_is_claimed_again_on_the_same_subnet(lab: labs.Lab) -> None:
+    old = subnet(lab, 0)
+    file = lab.files.host(lab.plan.hosts[0]).subnet_env
+    written = file.stat().st_ino
+    overlaynet(lab, "lease", "release", old)
+    until(lambda: old in overlaynet(lab, "leases"))
+    until(lambda: not status(lab, 0)["lease"]["expired"])
+    assert subnet(lab, 0) == old
+    assert file.stat().st_ino == written
+    until(lambda: knows(lab, 1, lambda: old))
+
+
+def test_reservation_is_used_by_its_host_and_outlives_it(lab: labs.Lab) -> None:
+    host, daemon = lab.plan.hosts[0], lab.daemon(lab.plan.hosts[0])
+    lab.stop_daemon(host)
+    overlaynet(lab, "lease", "release", _leased(lab, "198.18.0.1"))
+    overlaynet(lab, "lease", "reserve", "10.1.77.0/24", "--public-ip", "198.18.0.1")
+    lab.start_daemons([host])
+    assert subnet(lab, 0) == "10.1.77.0-24"
+    shown = json.loads(overlaynet(lab, "lease", "show", "10.1.77.0/24", "--json"))
+    assert (shown["reserved"], shown["remaining_s"], shown["owner"]) == (True, None, status(lab, 0)["host"])
+    lab.stop_daemon(host)
+    until(lambda: json.loads(overlaynet(lab, "lease", "show", "10.1.77.0/24", "--json"))["owner"] is None)
+    assert json.loads(overlaynet(lab, "lease", "show", "10.1.77.0/24", "--json"))["reserved"]
+    (daemon.files.state / "host-id").unlink()
+    lab.start_daemons([host])
+    assert subnet(lab, 0) == "10.1.77.0-24"
+
+
+def _leased(lab: labs.Lab, address: str) -> str:
+    rows = json.loads(overlaynet(lab, "leases", "--json"))["leases"]
+    return next(str(row["subnet"]) for row in rows if row["public_ip"] == address)
+
+
+def test_lease_is_given_back_at_the_end_only_if_asked_for(lab: labs.Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.stop_daemon(lab.plan.hosts[0])
+    kept = _leased(lab, "198.18.0.1")
+    monkeypatch.setattr(
+        "overlaynet.lab.daemons.clean_environment", lambda name: clean_environment(name) | {"OVERLAYNET_RELEASE_ON_EXIT": "true"}
+    )
+    lab.start_daemons([lab.plan.hosts[0]])
+    assert subnet(lab, 0) == kept
+    lab.stop_daemon(lab.plan.hosts[0])
+    assert kept not in overlaynet(lab, "leases")
