@@ -63,13 +63,16 @@ def ping(lab: Lab, source: str, destination: str, *, count: int = 5, interval_s:
     return Pings(count, count - (int(received[1]) if received else 0), times)
 
 
-def ping_all(lab: Lab, *, count: int = 5, interval_s: float = 0.2) -> Pings:
-    """The sum of the pings from every pod to every other in each family of the lab, a few pairs at a time."""
+def ping_all(lab: Lab, *, count: int = 5, interval_s: float = 0.2, wait_s: float = 10.0) -> Pings:
+    """The sum of the pings from every pod to every other in each family of the lab, a few pairs at a time.
+
+    The wait is long, so that on a busy machine an answer that comes late does not count as lost.
+    """
     families = lab.plan.families.members
     addresses = {pod.name: [lab.pod_address(pod.name, family) for family in families] for pod in lab.plan.pods}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         running = [
-            pool.submit(ping, lab, source, address, count=count, interval_s=interval_s)
+            pool.submit(ping, lab, source, address, count=count, interval_s=interval_s, wait_s=wait_s)
             for source, destination in itertools.permutations(addresses, 2)
             for address in addresses[destination]
         ]
