@@ -175,6 +175,13 @@ class Watcher:
             self.heard += batch.changes
             self._news.set()
 
+    async def until_heard(self, change: Change, within_s: float = 20.0) -> list[Change]:
+        """What was heard, once `change` is among it."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while change not in self.heard:
+            await self.until(len(self.heard) + 1, deadline - asyncio.get_running_loop().time())
+        return self.heard
+
     async def until(self, count: int, within_s: float = 20.0) -> list[Change]:
         """What was heard, once it is `count` changes."""
         async with asyncio.timeout(within_s):

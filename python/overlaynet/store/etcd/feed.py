@@ -22,7 +22,7 @@ from overlaynet.store.etcd import client as etcd
 from overlaynet.store.etcd import rpc_pb2 as rpc
 from overlaynet.store.etcd.keys import View, range_end
 
-_PAIRING_S = 0.03
+_PAIRING_S = 0.05
 """How long a lease's change waits for its owner key, which comes from another watcher of the same stream."""
 
 _STEADY_S = 5.0
