@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 from overlaynet.errors import ConfigError, StoreUnavailableError
+from overlaynet.lab.daemons import program
 from overlaynet.model.lease import HostId, LeaseAttributes
 from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.snapshot import LeaseGone, LeasePut
@@ -279,7 +280,7 @@ def test_url_that_names_no_endpoint_is_a_configuration_error(url: str) -> None:
 
 
 def test_process_with_a_store_says_nothing_but_its_one_line(papers: Papers, tls: EtcdServer) -> None:
-    command = ["overlaynet", "--store", f"etcds://{tls.address}/x", "--etcd-cafile", papers["other-ca.pem"], "leases"]
+    command = [program("overlaynet"), "--store", f"etcds://{tls.address}/x", "--etcd-cafile", papers["other-ca.pem"], "leases"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 3
     assert len(run.stderr.splitlines()) == 1, run.stderr

@@ -63,6 +63,26 @@ def account(folder: Path, user: str) -> tuple[int, int]:
     return int(uid), int(gid)
 
 
+def allowed_calls(unit: ServiceUnit) -> set[str]:
+    """The system calls of SystemCallFilter, as systemd-analyze lists them."""
+    text = subprocess.run(["systemd-analyze", "syscall-filter", "--no-pager"], capture_output=True, text=True, check=True).stdout
+    groups: dict[str, set[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        if line.startswith("@"):
+            name = line.strip()
+            groups[name] = set()
+        elif line.startswith("    ") and not line.strip().startswith("#"):
+            groups[name].add(line.strip())
+
+    def flat(word: str) -> set[str]:
+        return set().union(*(flat(inner) for inner in groups[word])) if word.startswith("@") else {word}
+
+    # Always allowed, whatever the filter says (systemd.exec(5)).
+    found = flat("@default")
+    return found.union(*(flat(word) for word in unit.words("SystemCallFilter")))
+
+
 def as_service(
     unit: ServiceUnit,
     numbers: tuple[int, int],
@@ -86,6 +106,7 @@ def as_service(
         "no_new_privileges": unit.one("NoNewPrivileges") == "yes",
         "read_only": unit.one("ProtectSystem") == "strict",
         "no_executable_memory": unit.one("MemoryDenyWriteExecute") == "yes",
+        "calls": sorted(allowed_calls(unit)),
         "tun_mode": None if tun_mode is None else f"{tun_mode:o}",
         "binds": binds,
         "ways": [str(way) for way in (prefix, Path(sys.base_prefix), Path(overlaynet.__file__).parent)],

@@ -40,6 +40,7 @@ def test_up_list_exec_down_by_the_command_line(name: str) -> None:
         "hosts": 2,
         "daemons": 2,
         "backend": "vxlan",
+        "family": "v4",
         "underlay": "bridge",
         "bridges": 2,
         "store": "",

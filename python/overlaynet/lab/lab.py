@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from overlaynet.control.client import ask
 from overlaynet.errors import LabError
 from overlaynet.lab import etcd, links, system
-from overlaynet.lab.daemons import Daemon, Start, marker
+from overlaynet.lab.daemons import Daemon, Start, marker, program
 from overlaynet.lab.files import LabFiles, recorded_labs
 from overlaynet.lab.topology import (
     OVERLAY_NETWORKS,
@@ -73,12 +75,13 @@ class Lab:
         return Daemon(self.plan, host, self.files.host(host), self.store)
 
     def environment(self, member: str, outer: Mapping[str, str]) -> dict[str, str]:
-        """`outer` for a command inside the member: on a host `overlaynet` then asks that host's daemon and the lab's store."""
+        """`outer` for a command inside the member: `overlaynet` is this very installation's, and asks the host's own daemon."""
+        path = os.pathsep.join([str(Path(program("overlaynet")).parent), outer.get("PATH", os.defpath)])
         host = next((host for host in self.plan.hosts if host.name == member), None)
         if host is None:
-            return dict(outer)
+            return {**outer, "PATH": path}
         inner = {name: value for name, value in outer.items() if not name.startswith(("OVERLAYNET_", "FLANNELD_"))}
-        return inner | {"OVERLAYNET_RUN_DIR": str(self.files.host(host).run), "OVERLAYNET_STORE": self.store}
+        return inner | {"PATH": path} | {"OVERLAYNET_RUN_DIR": str(self.files.host(host).run), "OVERLAYNET_STORE": self.store}
 
     def start_daemons(self, hosts: Sequence[Host], *, ready_s: float = READY_S) -> None:
         """Start the daemons of these hosts at once, and return when each is ready."""
