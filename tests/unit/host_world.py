@@ -250,6 +250,9 @@ class World:
         assert lease is not None
         return lease.subnets
 
+    def warnings(self) -> tuple[str, ...]:
+        return self.reconciler.status(self.now).warnings
+
     @property
     def ready(self) -> bool:
         return any(isinstance(action, AnnounceReady) for action in self.done)

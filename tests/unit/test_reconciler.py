@@ -6,6 +6,7 @@ import errno
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 
+import pytest
 from overlaynet.errors import (
     AddressInUseError,
     HistoryGoneError,
@@ -72,19 +73,23 @@ def test_invalid_config_is_named_and_waited_out() -> None:
     world = World(b'{"Network": "10.5.0.0/33", "Backend": {"Type": "vxlan"}}')
     world.settle(10.0)
     assert "Network" in world.reports("network-invalid")[0]
+    assert world.warnings() == tuple(world.reports("network-invalid"))
     assert not world.ready
     world.change(ConfigPut(VXLAN))
     world.settle()
     assert world.ready
+    assert world.warnings() == ()
 
 
 def test_config_that_this_host_cannot_serve_is_named_and_waited_out() -> None:
     world = World(b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}')
     world.settle(10.0)
     assert "no usable IPv6 address" in world.reports("network-invalid")[0]
+    assert world.warnings() == tuple(world.reports("network-invalid"))
     world.change(ConfigPut(VXLAN))
     world.settle()
     assert world.ready
+    assert world.warnings() == ()
 
 
 def test_changed_config_needs_a_restart_and_an_invalid_one_changes_nothing() -> None:
@@ -94,11 +99,37 @@ def test_changed_config_needs_a_restart_and_an_invalid_one_changes_nothing() -> 
     world.change(ConfigPut(HOST_GW))
     world.settle()
     assert world.text() == text
-    assert any("restart needed" in warning for warning in world.reconciler.status(world.now).warnings)
+    assert world.warnings() == ("the network's configuration has changed (Backend): restart needed to apply it",)
+    world.change(ConfigPut(VXLAN))
+    world.settle()
+    assert world.warnings() == ()
     world.change(ConfigPut(b"{"))
     world.settle()
     assert world.text() == text
     assert "last valid one" in world.reports("network-invalid")[0]
+    assert world.warnings() == tuple(world.reports("network-invalid"))
+    world.change(ConfigPut(VXLAN))
+    world.settle()
+    assert world.warnings() == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b'{"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan"}}', "Network"),
+        (b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}', "Backend"),
+        (
+            b'{"EnableIPv6": true, "Network": "10.6.0.0/16", "IPv6Network": "fd00::/48", "Backend": {"Type": "udp"}}',
+            "Network, EnableIPv6, Backend",
+        ),
+    ],
+)
+def test_what_needs_a_restart_is_named(text: bytes, named: str) -> None:
+    world = World(VXLAN)
+    world.settle()
+    world.change(ConfigPut(text))
+    world.settle()
+    assert world.warnings() == (f"the network's configuration has changed ({named}): restart needed to apply it",)
 
 
 def test_new_subnet_length_counts_from_the_next_claim() -> None:

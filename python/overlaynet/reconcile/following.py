@@ -7,12 +7,13 @@ replaced by an older copy: peers that it lacks are kept for a grace time, in whi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from overlaynet.errors import ConfigError, HistoryGoneError, NetworkNotConfiguredError, StoreError
+from overlaynet.model.addresses import Family
 from overlaynet.model.kept import Kept
 from overlaynet.model.lease import HostId, Lease, Subnets
-from overlaynet.model.network import FamilyConfig, NetworkConfig, parse_network
+from overlaynet.model.network import NetworkConfig, parse_network
 from overlaynet.model.snapshot import Changes, ConfigPut, LeaseGone, LeasePut, Snapshot, Unreadable, UnreadableGone
 from overlaynet.reconcile.actions import LoadSnapshot, Watch
 from overlaynet.reconcile.backoff import Backoff
@@ -32,7 +33,8 @@ class StoreFollower:
     """The store as last seen. `config` is the one that this host runs by; `claims` the one by which it chooses subnets.
 
     `known`: there are leases to go by, from this run (`loaded`) or from the last. `configured`: the store itself holds a
-    configuration now. `version` grows whenever the leases change.
+    configuration now. `invalid` says why the one that it holds is not used, while it is not. `version` grows whenever the leases
+    change.
     """
 
     journal: Journal
@@ -50,6 +52,7 @@ class StoreFollower:
     error: str = ""
     lost_since: float | None = None
     restart_needed: str = ""
+    invalid: str = ""
     _seen_text: bytes | None = None
     _leases: dict[Subnets, Lease] = field(default_factory=dict)
     _graced: dict[Subnets, Lease] = field(default_factory=dict)
@@ -196,7 +199,7 @@ class StoreFollower:
 
     def _unconfigured(self, now: float) -> None:
         """The configuration is gone from the store: until it is there again, the store counts as out of reach."""
-        self.configured, self._seen_text = False, None
+        self.configured, self.invalid, self._seen_text = False, "", None
         self.failed(NetworkNotConfiguredError(self.store), now)
 
     def _begin_grace(self, leases: dict[Subnets, Lease], revision: int, now: float) -> None:
@@ -238,7 +241,7 @@ class StoreFollower:
 
     def _take_config(self, text: bytes | None) -> None:
         if text is None:
-            self.configured = False
+            self.configured, self.invalid = False, ""
             self.journal.trouble(
                 "network-missing",
                 "config",
@@ -253,8 +256,10 @@ class StoreFollower:
             config, warnings = parse_network(text)
         except ConfigError as error:
             stays = "waiting for a valid one" if self.config is None else "the last valid one stays in force"
-            self.journal.say("error", "network-invalid", f"network configuration: {error}; {stays}")
+            self.invalid = f"network configuration: {error}; {stays}"
+            self.journal.say("error", "network-invalid", self.invalid)
             return
+        self.invalid = ""
         self.journal.over("network-missing", "config", "the network is configured")
         self.journal.over("network-missing", "store", "the network is configured")
         for warning in warnings:
@@ -262,15 +267,32 @@ class StoreFollower:
         if self.config is None or not self.loaded:
             self.config = self.claims = config
             self.text = text
-        elif _lasting(config) == _lasting(self.config):
+        elif not (changed := _changed(self.config, config)):
             self.claims, self.text, self.restart_needed = config, text, ""
         else:
-            self.restart_needed = "the network's configuration has changed: restart needed to apply it"
+            self.restart_needed = f"the network's configuration has changed ({', '.join(changed)}): restart needed to apply it"
             self.journal.say("warning", "restart-needed", self.restart_needed)
 
-    def reject_config(self) -> None:
+    def reject_config(self, why: str) -> None:
         """Go back to waiting for a configuration: the one that was read cannot be used on this host."""
         self.config = self.claims = None
+        self.invalid = why
+
+
+def _changed(before: NetworkConfig, after: NetworkConfig) -> list[str]:
+    """The fields of a configuration that are other than before and count only from the next start."""
+    found = []
+    for family, network in ((Family.IPV4, "Network"), (Family.IPV6, "IPv6Network")):
+        old, new = before.of(family), after.of(family)
+        if (old is None) != (new is None):
+            found.append(f"EnableIPv{family.value}")
+        elif old is not None and new is not None and old.network != new.network:
+            found.append(network)
+    if before.enable_nftables != after.enable_nftables:
+        found.append("EnableNFTables")
+    if before.backend != after.backend:
+        found.append("Backend")
+    return found
 
 
 def _names(leases: dict[Subnets, Lease]) -> str:
@@ -281,14 +303,3 @@ def _names(leases: dict[Subnets, Lease]) -> str:
 
 def _address(lease: Lease) -> str:
     return str(lease.attributes.public_ipv4 or lease.attributes.public_ipv6)
-
-
-def _lasting(config: NetworkConfig) -> NetworkConfig:
-    """`config` without what counts only when a subnet is chosen."""
-
-    def plain(half: FamilyConfig | None) -> FamilyConfig | None:
-        if half is None:
-            return None
-        return replace(half, subnet_len=0, subnet_min=half.network.network_address, subnet_max=half.network.network_address)
-
-    return replace(config, v4=plain(config.v4), v6=plain(config.v6))

@@ -17,6 +17,7 @@ def picture(host: Reconciler, now: float) -> Status:
     config, state, settings = host.store.config, host.state, host.settings
     public = (settings.public_ipv4, settings.public_ipv6)
     backend_warnings = () if state is None else state.warnings
+    invalid = (host.store.invalid,) if host.store.invalid else ()
     moved = (host.lease.moved,) if host.lease.moved else ()
     restart = (host.store.restart_needed,) if host.store.restart_needed else ()
     graced = tuple(f"peer {name} is kept though the store, which went back, lacks it" for name in host.store.graced)
@@ -39,7 +40,7 @@ def picture(host: Reconciler, now: float) -> Status:
         refused_leases=tuple(f"{one.lease.subnets}: {one.why}" for one in host.accepted.refused),
         unreadable_keys=host.store.unreadable,
         conflicts=host.kernel.conflicts,
-        warnings=(*host.kernel.warnings, *backend_warnings, *restart, *moved, *graced, *missing),
+        warnings=(*host.kernel.warnings, *backend_warnings, *restart, *invalid, *moved, *graced, *missing),
         kernel_writes=host.kernel.sent,
         counters=host.journal.totals,
     )

@@ -216,8 +216,9 @@ class Reconciler:
         try:
             self._attributes = attributes(config, self.settings)
         except ConfigError as error:
-            self.journal.say("error", "network-invalid", f"network configuration cannot be used on this host: {error}; waiting")
-            self.store.reject_config()
+            why = f"network configuration cannot be used on this host: {error}; waiting"
+            self.journal.say("error", "network-invalid", why)
+            self.store.reject_config(why)
 
     def _look_at_own(self, now: float) -> None:
         if self.lease.own is not None and self.store.loaded:
