@@ -77,8 +77,8 @@ def test_invalid_config_is_named_and_waited_out() -> None:
     assert not world.ready
     world.change(ConfigPut(VXLAN))
     world.settle()
-    assert world.ready
     assert world.warnings() == ()
+    assert world.ready
 
 
 def test_config_that_this_host_cannot_serve_is_named_and_waited_out() -> None:
