@@ -115,6 +115,7 @@ class LoggedReconciler(Reconciler):
 class NoEngine:
     """A packet engine that is never asked for."""
 
+    config: PumpConfig | None = None
     failure: str | None = None
 
     def apply(self, config: PumpConfig | None) -> None:

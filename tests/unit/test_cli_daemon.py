@@ -16,7 +16,7 @@ from overlaynet.errors import ConfigError
 
 def settings(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) -> Settings:
     taken: list[Settings] = []
-    monkeypatch.setattr(daemon_main, "run_daemon", taken.append)
+    monkeypatch.setattr(daemon_main, "run_daemon", lambda settings, _: taken.append(settings))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     cli.command.main(rewrite(arguments, cli._BOOLEANS), standalone_mode=False)

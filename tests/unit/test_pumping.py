@@ -113,3 +113,20 @@ def test_engine_that_ended_by_itself_is_started_again_after_a_pause(keeper: Pump
     assert asked(keeper) == []
     keeper.step(keeper.deadline)
     assert asked(keeper) == [CONFIG]
+
+
+def test_engine_that_runs_from_the_start_is_left_alone_if_it_is_as_wanted(keeper: PumpKeeper) -> None:
+    keeper.resume(CONFIG)
+    assert keeper.attempted
+    keeper.step(0.0)
+    assert asked(keeper) == []
+    keeper.want(CONFIG, has_link=True)
+    keeper.step(0.0)
+    assert asked(keeper) == []
+
+
+def test_engine_that_runs_from_the_start_is_stopped_if_none_is_wanted(keeper: PumpKeeper) -> None:
+    keeper.resume(CONFIG)
+    keeper.want(None, has_link=False)
+    keeper.step(0.0)
+    assert asked(keeper) == [None]

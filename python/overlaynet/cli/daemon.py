@@ -12,6 +12,7 @@ import click
 from overlaynet.cli.failure import run
 from overlaynet.cli.flags import flag, public_address, rewrite
 from overlaynet.cli.store_flags import store_flags, store_location
+from overlaynet.daemon.resume import resume
 from overlaynet.daemon.settings import Settings, SocketGroup, check_spans, parse_offloads, parse_span
 from overlaynet.errors import ConfigError
 from overlaynet.model.dataplane import OFFLOADS
@@ -71,9 +72,11 @@ def command(verbosity: int, *, show_version: bool, **flags: Any) -> int:
         click.echo(f"overlaynet-daemon {__version__}")
         return 0
     settings = _settings(flags, verbosity)
+    # Forwarding first: what the daemon is made of takes hundreds of milliseconds to import.
+    resumed = resume(settings)
     from overlaynet.daemon.main import run_daemon
 
-    run_daemon(settings)
+    run_daemon(settings, resumed)
     return 0
 
 

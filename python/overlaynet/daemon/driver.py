@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -21,7 +21,9 @@ from overlaynet import __version__
 from overlaynet.daemon.health import Health
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.out_file import OutFile
+from overlaynet.daemon.resume import ENGINE
 from overlaynet.daemon.state import SNAPSHOT
+from overlaynet.dataplane.kept import encode_running
 from overlaynet.errors import ConfigError, KernelError, OverlaynetError, StoreError, StoreUnavailableError
 from overlaynet.kernel import Kernel
 from overlaynet.model.dataplane import PumpConfig
@@ -49,6 +51,10 @@ class Engine(Protocol):
         """Packets and drops so far, or nothing while it does not run."""
 
     @property
+    def config(self) -> PumpConfig | None:
+        """What it runs with; None while it is stopped."""
+
+    @property
     def failure(self) -> str | None:
         """Why the engine ended by itself, or None."""
 
@@ -59,7 +65,10 @@ def boot_time() -> float:
 
 
 class Driver:
-    """One run of the daemon, from its first event to `Stop`."""
+    """One run of the daemon, from its first event to `Stop`.
+
+    `settings` are the words under which the next run may begin with this run's engine.
+    """
 
     def __init__(
         self,
@@ -71,6 +80,7 @@ class Driver:
         health: Health,
         subnet_file: Path,
         state_dir: Path,
+        settings: Sequence[str] = (),
     ) -> None:
         self._host = host
         self._reconciler = reconciler
@@ -78,19 +88,24 @@ class Driver:
         self._kernel = kernel
         self._engine = engine
         self._health = health
+        self._settings = tuple(settings)
         self._events: asyncio.Queue[it.Event] = asyncio.Queue()
         self._tasks: asyncio.TaskGroup
         self._watch: asyncio.Task[None] | None = None
         self._monitor: asyncio.Task[None] | None = None
         self._monitored: Scope | None = None
         self._subnet_env = OutFile(subnet_file, 0o644, 0o755, "subnet.env")
+        self._running = OutFile(state_dir / ENGINE, 0o600, 0o700, "what the packet engine runs with", spacing_s=_TICK_S)
         self._snapshot = OutFile(state_dir / SNAPSHOT, 0o600, 0o700, "the snapshot for the next run")
         self._keeping: asyncio.Task[None] | None = None
-        self._pump_runs = False
+        self._pump_runs = engine.config is not None
+        self._goes_on = False
         self._stop: do.Stop | None = None
 
     def stop(self, *, release: bool) -> None:
         """Ask for an end, from the loop's own thread."""
+        # A daemon that keeps its lease is likely to come back, and then begins with what its engine ran with.
+        self._goes_on = not release
         self._events.put_nowait(it.StopRequested(release))
 
     def status(self) -> Status:
@@ -124,8 +139,9 @@ class Driver:
             for task in (self._watch, self._monitor):
                 if task is not None:
                     task.cancel()
-        if self._snapshot.unwritten:
-            self._snapshot.write()
+        for file in (self._snapshot, self._running):
+            if file.unwritten:
+                file.write()
         return self._stop.error
 
     async def _happened(self) -> list[it.Event]:
@@ -151,8 +167,9 @@ class Driver:
             self._events.put_nowait(it.PumpFailed(why))
         if self._subnet_env.due:
             self._subnet_env.write()
-        if self._snapshot.due and (self._keeping is None or self._keeping.done()):
-            self._keeping = self._tasks.create_task(asyncio.to_thread(self._snapshot.write))
+        for file in (self._snapshot, self._running):
+            if file.due and (self._keeping is None or self._keeping.done()):
+                self._keeping = self._tasks.create_task(asyncio.to_thread(file.write))
 
     def _carry_out(self, action: do.Action) -> None:
         match action:
@@ -263,6 +280,8 @@ class Driver:
         except OverlaynetError as error:
             return it.PumpConfigured(str(error))
         self._pump_runs = config is not None
+        if config is not None or not self._goes_on:
+            self._running.put(functools.partial(encode_running, config, self._settings))
         return it.PumpConfigured()
 
     def _monitor_scope(self, scope: Scope) -> None:

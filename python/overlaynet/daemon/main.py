@@ -17,6 +17,7 @@ from overlaynet.daemon.instance import claim_namespace
 from overlaynet.daemon.logs import set_up_logs
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.preflight import check_network, check_rights
+from overlaynet.daemon.resume import Resumed, resume_words
 from overlaynet.daemon.settings import Settings
 from overlaynet.daemon.state import check_place, host_id, prepare_directory, read_kept
 from overlaynet.dataplane.pump import UdpEngine
@@ -34,16 +35,20 @@ from overlaynet.store.open import open_store
 log = structlog.get_logger()
 
 
-def run_daemon(settings: Settings) -> None:
-    """Run until a signal. Any OverlaynetError says why the daemon could not start or go on."""
+def run_daemon(settings: Settings, resumed: Resumed) -> None:
+    """Run until a signal, with an engine that may run already. Any OverlaynetError says why it could not start or go on."""
     set_up_logs(settings.log_format, settings.log_level)
+    if resumed.why is not None:
+        log.warning("the packet engine does not go on from the last run", why=resumed.why)
+    elif resumed.engine.config is not None:
+        log.info("the packet engine goes on from the last run", peers=len(resumed.engine.config.peers))
     check_rights()
     store = open_store(settings.store)
     with claim_namespace():
-        asyncio.run(_run(settings, store))
+        asyncio.run(_run(settings, store, resumed.engine))
 
 
-async def _run(settings: Settings, store: Store) -> None:
+async def _run(settings: Settings, store: Store, engine: UdpEngine) -> None:
     underlay = await choose_underlay(_selection(settings))
     prepare_directory("--state-dir", settings.state_dir, 0o700)
     prepare_directory("--run-dir", settings.run_dir, 0o755)
@@ -53,7 +58,7 @@ async def _run(settings: Settings, store: Store) -> None:
     with serving_health(health, settings.healthz_ip, settings.healthz_port):
         host = _host_settings(settings, host_id(settings.state_dir), underlay, store.traits.name)
         try:
-            failure = await _serve(settings, host, store, health)
+            failure = await _serve(settings, host, store, health, engine)
         finally:
             await store.aclose()
     notify("STOPPING=1")
@@ -62,7 +67,9 @@ async def _run(settings: Settings, store: Store) -> None:
         raise failure
 
 
-async def _serve(settings: Settings, host: HostSettings, store: Store, health: Health) -> OverlaynetError | None:
+async def _serve(
+    settings: Settings, host: HostSettings, store: Store, health: Health, engine: UdpEngine
+) -> OverlaynetError | None:
     """The daemon's life, once the host is known; why it cannot go on, or None."""
     kept = _kept(settings.state_dir, host.store)
     async with await NetlinkKernel.open() as kernel:
@@ -73,9 +80,11 @@ async def _serve(settings: Settings, host: HostSettings, store: Store, health: H
             except StoreUnavailableError as unavailable:
                 log.warning(str(unavailable))
         log.info("underlay chosen", link=host.underlay, public=_shown(host))
-        engine = UdpEngine(settings.offloads, settings.source_check)
         host = replace(host, next_hops=settings.next_hops and kernel.next_hops)
-        driver = Driver(host.host, Reconciler(host), store, kernel, engine, health, settings.subnet_file, settings.state_dir)
+        driver = Driver(
+            *(host.host, Reconciler(host, engine.config), store, kernel, engine, health),
+            *(settings.subnet_file, settings.state_dir, resume_words(settings)),
+        )
         _end_on_signals(driver, release=settings.release_on_exit)
         async with serving(settings.run_dir, driver.status, settings.socket_group):
             failure = await driver.run(kept)

@@ -5,6 +5,7 @@ A disk that is full or a folder that somebody removed is said once and tried aga
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +20,19 @@ _RETRY_S = 1.0
 
 
 class OutFile:
-    """One file of `mode`, in a folder that is made with `folder_mode` if it is missing; `name` is what messages call it."""
+    """One file of `mode`, in a folder that is made with `folder_mode` if it is missing; `name` is what messages call it.
 
-    def __init__(self, path: Path, mode: int, folder_mode: int, name: str) -> None:
+    It is due at most every `spacing_s` seconds: what changes more often is written as it is then.
+    """
+
+    def __init__(self, path: Path, mode: int, folder_mode: int, name: str, *, spacing_s: float = 0.0) -> None:
         self._path = path
         self._modes = mode, folder_mode
         self._name = name
         self._content: Callable[[], bytes] | None = None
         self._written: Callable[[], bytes] | None = None
-        self._tried_at = -_RETRY_S
+        self._spacing_s = spacing_s
+        self._tried_at = -math.inf
         self._failed = False
 
     def put(self, content: Callable[[], bytes]) -> None:
@@ -42,7 +47,8 @@ class OutFile:
     @property
     def due(self) -> bool:
         """Whether to write now: something is new, a failure is a second old, or the file was removed."""
-        if self._content is None or (self._failed and time.monotonic() < self._tried_at + _RETRY_S):
+        wait = max(self._spacing_s, _RETRY_S if self._failed else 0.0)
+        if self._content is None or time.monotonic() < self._tried_at + wait:
             return False
         return self.unwritten or not self._path.exists()
 

@@ -55,6 +55,11 @@ class UdpEngine:
         return {} if self._pump is None else {**self._pump.counters(), "offloads": self._pump.offloads()}
 
     @property
+    def config(self) -> PumpConfig | None:
+        """What the engine runs with; None while it is stopped."""
+        return None if self._pump is None else self._config
+
+    @property
     def failure(self) -> str | None:
         """Why the engine ended by itself, or None."""
         return None if self._pump is None else self._pump.failure

@@ -47,6 +47,10 @@ class PumpKeeper:
         waits = not self._busy and self._failures and self._has_link and self._wanted != self._running
         return self._not_before if waits else None
 
+    def resume(self, config: PumpConfig) -> None:
+        """The engine runs with this configuration already, before anything was asked of it."""
+        self._running, self.attempted = config, True
+
     def want(self, config: PumpConfig | None, *, has_link: bool) -> None:
         """From now on the engine should run with `config`; None: it should stop. It starts only if its link is there."""
         self._wanted, self._has_link = config, has_link or self.running

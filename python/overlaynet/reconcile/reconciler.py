@@ -22,6 +22,7 @@ from typing import assert_never
 from overlaynet.backend import DesiredState, attributes, desired
 from overlaynet.errors import ConfigError, LeaseLostError, StoreDataError
 from overlaynet.model.addresses import Address
+from overlaynet.model.dataplane import PumpConfig
 from overlaynet.model.host import HostSettings
 from overlaynet.model.kept import Kept
 from overlaynet.model.kernel import LinkAddress, Scope, Sysctl, Underlay
@@ -62,15 +63,20 @@ _KEEP_SPACING_S = 1.0
 
 
 class Reconciler:
-    """One host's decisions. Hand it events, take its actions, call it again at `next_deadline`."""
+    """One host's decisions. Hand it events, take its actions, call it again at `next_deadline`.
 
-    def __init__(self, settings: HostSettings) -> None:
+    `running` is what the packet engine runs with already, if it does.
+    """
+
+    def __init__(self, settings: HostSettings, running: PumpConfig | None = None) -> None:
         self.settings = settings
         self.journal = Journal()
         self.store = StoreFollower(self.journal, Backoff(f"{settings.host}/store"), settings.store, settings.host)
         self.lease = LeaseHolder(self.journal, settings, Backoff(f"{settings.host}/lease"))
         self.kernel = KernelKeeper(self.journal, Backoff(f"{settings.host}/kernel", most_s=30.0))
         self.pump = PumpKeeper(self.journal, Backoff(f"{settings.host}/pump"))
+        if running is not None:
+            self.pump.resume(running)
         self.state: DesiredState | None = None
         self.accepted = AcceptedPeers((), ())
         self.ready = False
