@@ -1,6 +1,6 @@
 """One host without a kernel: the daemon's own loop, decisions and store over a kernel in memory, and a log of what it believes.
 
-    python etcd_claimant.py ENDPOINTS PREFIX HOST NUMBER TTL FOLDER
+    python etcd_claimant.py ENDPOINTS PREFIX HOST NUMBER TTL FOLDER [RENEW_MARGIN]
 
 The log is FOLDER/log, one line of JSON each, written before the next step is taken, so that a kill loses nothing that was done.
 Every `t` is CLOCK_BOOTTIME in seconds. Nothing here decides anything: what is logged is what the product did.
@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -140,7 +141,7 @@ class LoggedKernel(FakeKernel):
         return results
 
 
-async def main(endpoints: str, prefix: str, host: str, number: str, ttl: str, folder: str) -> None:
+async def main(endpoints: str, prefix: str, host: str, number: str, ttl: str, folder: str, margin: str = "") -> None:
     place, n = Path(folder), int(number)
     log = Log(place / "log")
     v4, v6 = IPv4Address("192.0.2.0") + n, IPv6Address("fd00:2::") + n
@@ -149,6 +150,7 @@ async def main(endpoints: str, prefix: str, host: str, number: str, ttl: str, fo
     name = store.traits.name
     previous = _previous(place / "subnet.env")
     settings = HostSettings(HostId(host), "eth0", v4, v6, v4, v6, ttl_s=float(ttl), previous=previous, store=name)
+    settings = replace(settings, renew_margin_s=float(margin) if margin else None)
     reconciler = LoggedReconciler(settings)
     reconciler.log = log
     kernel = LoggedKernel()
