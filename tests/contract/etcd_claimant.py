@@ -1,6 +1,8 @@
 """One host without a kernel: the daemon's own loop, decisions and store over a kernel in memory, and a log of what it believes.
 
-    python etcd_claimant.py ENDPOINTS PREFIX HOST NUMBER TTL FOLDER [RENEW_MARGIN]
+    ENDPOINTS PREFIX HOST NUMBER TTL FOLDER [RENEW_MARGIN]
+
+These are the arguments of one; the script forks off one for each line that it reads (see `etcd_claimants`).
 
 The log is FOLDER/log, one line of JSON each, written before the next step is taken, so that a kill loses nothing that was done.
 Every `t` is CLOCK_BOOTTIME in seconds. Nothing here decides anything: what is logged is what the product did.
@@ -9,8 +11,10 @@ Every `t` is CLOCK_BOOTTIME in seconds. Nothing here decides anything: what is l
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -34,6 +38,9 @@ from overlaynet.reconcile.events import Event
 from overlaynet.reconcile.reconciler import Reconciler
 from overlaynet.store.etcd.settings import parse_etcd_url
 from overlaynet.store.etcd.store import EtcdStore
+
+PR_SET_PDEATHSIG = 1
+"""include/uapi/linux/prctl.h: the signal that this process gets when the thread that forked it ends."""
 
 
 class Log:
@@ -168,5 +175,26 @@ async def main(endpoints: str, prefix: str, host: str, number: str, ttl: str, fo
         await store.aclose()
 
 
+def serve() -> None:
+    """Start a claimant for each line of standard input: a JSON list of its arguments and the file for what it prints."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    server = os.getpid()
+    for line in sys.stdin:
+        *arguments, out = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            libc = ctypes.CDLL(None)
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() == server:
+                said = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                nothing = os.open(os.devnull, os.O_RDONLY)
+                for old, new in ((nothing, 0), (said, 1), (said, 2)):
+                    os.dup2(old, new)
+                asyncio.run(main(*arguments))
+            sys.exit()
+        os.write(1, f"{pid}\n".encode())
+
+
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    serve()

@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,45 +56,72 @@ class Seen:
     value: bytes
 
 
-class Observer:
-    """etcdctl's watch from the first revision on; each answer with the moment at which it was read."""
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision, the moment of its arrival, and its events: key under the prefix, whether put, etcd lease, value."""
 
-    def __init__(self, space: Namespace, endpoint: str, prefix: str) -> None:
-        self._process = subprocess.Popen(
-            space.command("etcdctl", "--endpoints", endpoint, "watch", "--prefix", "--rev", "1", "-w", "json", f"{prefix}/"),
-            stdout=subprocess.PIPE,
-            env={"ETCDCTL_API": "3", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    number: int
+    at: float
+    events: list[tuple[str, bool, int, bytes]]
+
+
+class Observer:
+    """etcdctl's watch from the first revision on; each answer with the moment at which it was read.
+
+    A watch that etcd gives up, as it does where there is no leader, is begun again after the last revision that it told.
+    """
+
+    def __init__(self, space: Namespace, endpoints: str, prefix: str) -> None:
+        self._command = space.command(
+            "etcdctl", "--endpoints", endpoints, "watch", "--prefix", "-w", "json", f"{prefix}/", "--rev"
         )
         self._start = f"{prefix}/"
-        self.answers: list[tuple[float, dict[str, Any]]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._next = 1
+        self._closed = False
+        self._history: list[Revision] = []
+        self._process = self._watch()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.answers.append((boot_time(), json.loads(line)))
+    def _watch(self) -> subprocess.Popen[bytes]:
+        environment = {"ETCDCTL_API": "3", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        command = [*self._command, str(self._next)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+
+    def _follow(self) -> None:
+        while not self._closed:
+            with self._process as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    answer = json.loads(line)
+                    if answer.get("Canceled"):
+                        process.kill()
+                        break
+                    self._take(boot_time(), answer.get("Events") or ())
+            time.sleep(0.1)
+            if not self._closed:
+                self._process = self._watch()
+
+    def _take(self, at: float, events: Sequence[dict[str, Any]]) -> None:
+        for event in events:
+            pair = event["kv"]
+            key = base64.b64decode(pair["key"]).decode().removeprefix(self._start)
+            value = base64.b64decode(pair.get("value", ""))
+            number = int(pair["mod_revision"])
+            if not self._history or self._history[-1].number != number:
+                self._history.append(Revision(number, at, []))
+            self._history[-1].events.append((key, not event.get("type"), int(pair.get("lease", 0)), value))
+            self._next = number + 1
 
     def close(self) -> None:
         """End the watch."""
+        self._closed = True
         self._process.kill()
-        self._process.wait()
         self._thread.join(10)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
 
-    def history(self) -> list[tuple[int, float, list[tuple[str, bool, int, bytes]]]]:
-        """Each revision with the moment of its arrival and its events: key under the prefix, whether put, etcd lease, value."""
-        found: dict[int, tuple[float, list[tuple[str, bool, int, bytes]]]] = {}
-        for at, answer in list(self.answers):
-            assert not answer.get("Canceled"), answer
-            for event in answer.get("Events", ()):
-                pair = event["kv"]
-                key = base64.b64decode(pair["key"]).decode().removeprefix(self._start)
-                value = base64.b64decode(pair.get("value", ""))
-                _, events = found.setdefault(int(pair["mod_revision"]), (at, []))
-                events.append((key, not event.get("type"), int(pair.get("lease", 0)), value))
-        return [(revision, *found[revision]) for revision in sorted(found)]
+    def history(self) -> list[Revision]:
+        """Everything that was seen, in order."""
+        return list(self._history)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -155,7 +183,8 @@ def judge(observer: Observer, logs: dict[str, list[dict[str, Any]]], deleted_by_
 def _judge_history(verdict: Verdict, observer: Observer, by_handle: dict[int, list[Interval]], deleted_by_hand: set[int]) -> None:
     leases = verdict.leases
     owners: dict[str, tuple[int, str]] = {}
-    for revision, at, events in observer.history():
+    for one in observer.history():
+        revision, at, events = one.number, one.at, one.events
         before = dict(leases)
         touched: list[Subnets] = []
         for key, is_put, handle, value in events:

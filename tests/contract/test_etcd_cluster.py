@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.etcd_claimants import ClaimantServer
 from tests.contract.etcd_evidence import Observer, judge, read_log
 from tests.contract.namespaces import Namespace, namespace, stop
 
@@ -59,7 +59,8 @@ class Cluster:
         self._data = data
         self.folder = folder
         self._members: dict[int, subprocess.Popen[bytes]] = {}
-        self._claimants: list[subprocess.Popen[bytes]] = []
+        self._server = ClaimantServer(space)
+        self._claimants = 0
         self._observer: Observer | None = None
 
     def start(self) -> None:
@@ -103,14 +104,13 @@ class Cluster:
 
     def add_claimant(self) -> str:
         """A further host; the way it knows the members begins with another one for each."""
-        number = len(self._claimants) + 1
+        number = self._claimants = self._claimants + 1
         host = f"{number:032x}"
         place = self.folder / host
         place.mkdir()
         endpoints = ",".join(f"{address((number + k) % MEMBERS)}:2379" for k in range(MEMBERS))
-        script = str(Path(__file__).parent / "etcd_claimant.py")
-        command = (sys.executable, script, endpoints, PREFIX, host, str(number), str(TTL_S), str(place), str(TTL_S - RENEW_S))
-        self._claimants.append(self._space.start(*command, out=place / "said"))
+        arguments = (endpoints, PREFIX, host, str(number), str(TTL_S), str(place), str(TTL_S - RENEW_S))
+        self._server.start(*arguments, out=place / "said")
         return host
 
     def logs(self) -> dict[str, list[dict[str, Any]]]:
@@ -129,7 +129,7 @@ class Cluster:
         def known() -> bool:
             logs = self.logs()
             routes = [[line["routes"] for line in lines if line["kind"] == "routes"] for lines in logs.values()]
-            count = len(self._claimants)
+            count = self._claimants
             return len(logs) == count and all(said and len(said[-1]) == count - 1 for said in routes)
 
         self.until("every host routes to every other", known)
@@ -193,7 +193,8 @@ class Cluster:
     def close(self) -> None:
         if self._observer is not None:
             self._observer.close()
-        stop([*self._claimants, *self._members.values()])
+        self._server.close()
+        stop(list(self._members.values()))
 
 
 @pytest.fixture
