@@ -210,8 +210,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("whom", ["leader", "follower"])
-@pytest.mark.parametrize("fault", ["kill", "pause", "cut"])
+@pytest.mark.parametrize(("fault", "whom"), [("kill", "follower"), ("kill", "leader"), ("pause", "leader"), ("cut", "leader")])
 def test_leases_stay_held_and_changes_arrive_when_a_member_is_lost(cluster: Cluster, fault: str, whom: str) -> None:
     leader = cluster.leader()
     member = leader if whom == "leader" else (leader + 1) % MEMBERS
