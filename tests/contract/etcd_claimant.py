@@ -5,7 +5,8 @@
 These are the arguments of one; the script forks off one for each line that it reads (see `etcd_claimants`).
 
 The log is FOLDER/log, one line of JSON each, written before the next step is taken, so that a kill loses nothing that was done.
-Every `t` is CLOCK_BOOTTIME in seconds. Nothing here decides anything: what is logged is what the product did.
+Every `t` is CLOCK_BOOTTIME in seconds, every `waited` how long others had the processors meanwhile. Nothing here decides anything:
+what is logged is what the product did.
 """
 
 from __future__ import annotations
@@ -50,7 +51,16 @@ class Log:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def say(self, kind: str, **fields: object) -> None:
-        os.write(self._file, json.dumps({"t": boot_time(), "kind": kind, **fields}).encode() + b"\n")
+        line = {"t": boot_time(), "waited": waited(), "kind": kind, **fields}
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+
+def waited() -> float:
+    """The seconds for which this process was ready to run and others ran (Documentation/scheduler/sched-stats.rst)."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        return 0.0
 
 
 class LoggedStore(EtcdStore):

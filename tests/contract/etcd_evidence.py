@@ -27,9 +27,12 @@ from overlaynet.model.lease_text import decode_attributes, parse_lease_key
 
 from tests.contract.namespaces import Namespace
 
-FAREWELL_S = 20.0
-"""How long after its watch delivered a deletion a holder may go on believing: one second is promised, ten times that on a machine
-that may be busy, and the process may have been paused for ten more right then."""
+FAREWELL_S = 1.0
+"""How long after its watch delivered a deletion a holder may go on believing, in time of its own: pauses do not count, nor
+waits for a processor."""
+
+Pauses = dict[str, list[tuple[float, float]]]
+"""The spans in which each host was stopped."""
 
 
 def boot_time() -> float:
@@ -159,13 +162,17 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     leases: dict[Subnets, Seen] = field(default_factory=dict)
+    longest_farewell_s: float = 0.0
 
     @property
     def text(self) -> str:
-        return "\n".join([f"{len(self.faults)} faults", *self.faults[:20], str(dict(self.counts))])
+        counted = f"{dict(self.counts)}, longest farewell {self.longest_farewell_s:.3f} s"
+        return "\n".join([f"{len(self.faults)} faults", *self.faults[:20], counted])
 
 
-def judge(observer: Observer, logs: dict[str, list[dict[str, Any]]], deleted_by_hand: set[int]) -> Verdict:
+def judge(
+    observer: Observer, logs: dict[str, list[dict[str, Any]]], deleted_by_hand: set[int], pauses: Pauses | None = None
+) -> Verdict:
     """Hold everything that was seen and said against (a) to (d). `logs` are by host, `deleted_by_hand` etcd lease ids."""
     verdict = Verdict()
     beliefs = {host: intervals(host, lines) for host, lines in logs.items()}
@@ -176,7 +183,7 @@ def judge(observer: Observer, logs: dict[str, list[dict[str, Any]]], deleted_by_
     _judge_history(verdict, observer, by_handle, deleted_by_hand)
     _judge_beliefs(verdict, [one for found in beliefs.values() for one in found], deleted_by_hand)
     for host, lines in logs.items():
-        _judge_acts(verdict, host, lines)
+        _judge_acts(verdict, host, lines, (pauses or {}).get(host, []))
     return verdict
 
 
@@ -251,33 +258,35 @@ def _judge_beliefs(verdict: Verdict, beliefs: list[Interval], deleted_by_hand: s
     verdict.counts["subnets that changed hands"] = sum(len(hosts) > 1 for hosts in holders.values())
 
 
-def _judge_acts(verdict: Verdict, host: str, lines: list[dict[str, Any]]) -> None:
+def _judge_acts(verdict: Verdict, host: str, lines: list[dict[str, Any]], pauses: list[tuple[float, float]]) -> None:
     own: set[int] = set()
     until = float("inf")
     key = ""
     noticed = False
-    gone_at: float | None = None
+    gone: dict[str, Any] | None = None
     for line in lines:
         match line["kind"]:
             case "starts":
-                until, key, noticed, gone_at = float("inf"), "", False, None
+                until, key, noticed, gone = float("inf"), "", False, None
                 verdict.counts["starts"] += 1
             case "granted":
                 own.add(line["handle"])
                 # What etcd has just confirmed was not what was deleted: the watch was behind.
-                gone_at = None if line["key"] == key else gone_at
+                gone = None if line["key"] == key else gone
             case "believes":
-                if gone_at is not None and line["t"] - gone_at > FAREWELL_S:
-                    verdict.faults.append(
-                        f"(c) {host} believed in {key} for {line['t'] - gone_at:.2f} s after it heard of its end"
-                    )
-                gone_at = None
+                if gone is not None:
+                    took = _own_time(gone, line, pauses)
+                    verdict.counts["farewells"] += 1
+                    verdict.longest_farewell_s = max(verdict.longest_farewell_s, took)
+                    if took > FAREWELL_S:
+                        verdict.faults.append(f"(c) {host} believed in {key} for {took:.2f} s after it heard of its end")
+                gone = None
                 key = line["key"]
                 until = line["until"] if key else float("inf")
                 noticed = noticed and until <= line["t"]
             case "gone":
                 if key in line["keys"] and line["t"] < until:
-                    gone_at = line["t"]
+                    gone = line
             case "noticed":
                 noticed = True
                 verdict.counts["expiries noticed"] += 1
@@ -285,3 +294,10 @@ def _judge_acts(verdict: Verdict, host: str, lines: list[dict[str, Any]]) -> Non
                 verdict.faults.append(f"(b) {host} {line['what']}s {line['handle']}, which is not its own")
             case "acts" if key and line["at"] >= until and not noticed:
                 verdict.faults.append(f"(d) {host}: {line['what']} {line['at'] - until:.3f} s after its lease's end, unnoticed")
+
+
+def _own_time(before: dict[str, Any], after: dict[str, Any], pauses: list[tuple[float, float]]) -> float:
+    """The seconds between two lines of a log in which the host could have done something."""
+    start, end = before["t"], after["t"]
+    stopped = sum(max(0.0, min(end, until) - max(start, since)) for since, until in pauses)
+    return float(end - start - stopped - (after["waited"] - before["waited"]))

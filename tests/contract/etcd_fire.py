@@ -12,14 +12,14 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.contract.etcd_evidence import Observer, Verdict, judge, read_log
+from tests.contract.etcd_claimants import ClaimantServer, ForkedProcess
+from tests.contract.etcd_evidence import Observer, Pauses, Verdict, boot_time, judge, read_log
 from tests.contract.namespaces import Namespace, stop
 
 HERE = Path(__file__).parent
@@ -29,6 +29,11 @@ PREFIX = "/fire"
 DAY_S = 86_400
 CALM_WITHIN_S = 180.0
 """How long it may take, once nothing more goes wrong, until every host has a lease and a route to every other."""
+
+LOOK_EVERY_S = 12.0
+ROUTED_WITHIN_S = 60.0
+"""How long it may take until every connected host routes by what the store holds: hosts that were just started or have lost their
+lease, which takes as long as another lease of their address lives, are among them."""
 
 CONFIGS = (
     '{"Network":"10.1.0.0/20","SubnetLen":26,"Backend":{"Type":"host-gw"}}',
@@ -48,7 +53,7 @@ class Claimant:
     number: int
     generation: int
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
     paused: bool = False
     cut: bool = False
 
@@ -64,10 +69,15 @@ class Fire:
         self._space = space
         self._folder = folder
         self._chance = random.Random(seed)
-        self._shim = shim
+        self._servers = {
+            skew: ClaimantServer(space, {"LD_PRELOAD": str(shim), "CLOCK_SHIFT_S": str(skew)} if skew else None)
+            for skew in (0, DAY_S, -DAY_S)
+        }
         self._claimants: list[Claimant] = []
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._deleted: set[int] = set()
+        self._pauses: Pauses = {}
+        self._misrouted: list[str] = []
         self.done: Counter[str] = Counter()
         self._etcd = space.start(
             *("etcd", "--data-dir", str(folder / "data"), "--logger", "zap", "--log-level", "error"),
@@ -93,19 +103,34 @@ class Fire:
         self._wait_for_calm()
 
     def burn(self, duration_s: float) -> None:
-        """Let things happen for that long."""
+        """Let things happen for that long, and hold still now and then to look at the routes."""
         ends_at = time.monotonic() + duration_s
         next_config = time.monotonic() + duration_s / 6
+        next_look = time.monotonic() + LOOK_EVERY_S
         acts = (self._kill, self._kill, self._pause, self._pause, self._pause, self._cut, self._cut, self._cut, self._delete)
         while (now := time.monotonic()) < ends_at:
             if now >= next_config:
                 next_config = now + duration_s / 6
                 self._ctl("put", f"{PREFIX}/config", self._chance.choice(CONFIGS))
                 self.done["configurations"] += 1
+            if now >= next_look:
+                self._look()
+                next_look = time.monotonic() + LOOK_EVERY_S
             self._chance.choice(acts)()
             self._do_what_is_due()
             self._restart_the_ended()
             time.sleep(self._chance.uniform(0.05, 0.5))
+
+    def _look(self) -> None:
+        """(e) Every host that is connected routes each subnet to its owner in the store, soon after the last change."""
+        deadline = time.monotonic() + ROUTED_WITHIN_S
+        while why := self._wrong_routes([one for one in self._claimants if not one.paused and not one.cut]):
+            if time.monotonic() > deadline:
+                self._misrouted.append(f"(e) after {ROUTED_WITHIN_S:.0f} s without change: {why}")
+                return
+            self._restart_the_ended()
+            time.sleep(0.1)
+        self.done["looks at the routes"] += 1
 
     def calm_down(self) -> Verdict:
         """Undo what is going on; what everything shows once each host has its lease and routes to all others."""
@@ -129,7 +154,8 @@ class Fire:
     def judge(self) -> Verdict:
         """What is shown so far."""
         logs = {path.parent.name: read_log(path) for path in self._folder.glob("*/log")}
-        verdict = judge(self._observer, logs, self._deleted)
+        verdict = judge(self._observer, logs, self._deleted, self._pauses)
+        verdict.faults += self._misrouted
         for path in self._folder.glob("*/said"):
             if "Traceback" in (said := path.read_text()):
                 verdict.faults.append(f"{path.parent.name} broke down: {said[said.index('Traceback') :][-2_000:]}")
@@ -138,7 +164,8 @@ class Fire:
     def put_out(self) -> None:
         """End everything."""
         self._observer.close()
-        stop([claimant.process for claimant in self._claimants])
+        for server in self._servers.values():
+            server.close()
         stop([self._etcd])
 
     def _start(self, number: int, generation: int) -> Claimant:
@@ -148,26 +175,21 @@ class Fire:
         skew = self._chance.choice((0, 0, DAY_S, -DAY_S))
         self.done[f"starts with a clock {'right' if skew == 0 else 'a day off'}"] += 1
         address = str(number + HOSTS * (generation % 3))
-        claimant.process = self._space.start(
-            *(sys.executable, str(HERE / "etcd_claimant.py"), f"127.0.1.{number}:2379", PREFIX, claimant.host, address),
-            *(str(TTL_S), str(claimant.folder)),
-            out=claimant.folder / "said",
-            env={"LD_PRELOAD": str(self._shim), "CLOCK_SHIFT_S": str(skew)} if skew else None,
-        )
+        arguments = (f"127.0.1.{number}:2379", PREFIX, claimant.host, address, str(TTL_S), str(claimant.folder))
+        claimant.process = self._servers[skew].start(*arguments, out=claimant.folder / "said")
         return claimant
 
     def _kill(self) -> None:
         claimant = self._chance.choice(self._claimants)
         if claimant.paused:
             return
-        claimant.process.kill()
-        claimant.process.wait()
+        claimant.process.close()
         self.done["kills"] += 1
         # The same host, or another in its place: with its address or with one of its own.
         self._replace(claimant, claimant.generation + self._chance.choice((0, 0, 1, 3)))
 
     def _restart_the_ended(self) -> None:
-        for claimant in [one for one in self._claimants if one.process.poll() is not None]:
+        for claimant in [one for one in self._claimants if one.process.has_ended()]:
             self.done["ends by themselves"] += 1
             self._replace(claimant, claimant.generation)
 
@@ -177,8 +199,9 @@ class Fire:
 
     def _pause(self) -> None:
         claimant = self._chance.choice(self._claimants)
-        if claimant.paused or claimant.process.poll() is not None:
+        if claimant.paused or claimant.process.has_ended():
             return
+        since = boot_time()
         claimant.process.send_signal(signal.SIGSTOP)
         claimant.paused = True
         self.done["pauses"] += 1
@@ -186,6 +209,7 @@ class Fire:
         def resume() -> None:
             claimant.paused = False
             claimant.process.send_signal(signal.SIGCONT)
+            self._pauses.setdefault(claimant.host, []).append((since, boot_time()))
 
         self._after(self._chance.uniform(0.2, 2.5) * TTL_S, resume)
 
@@ -205,7 +229,7 @@ class Fire:
 
     def _delete(self) -> None:
         """Delete a lease key by hand, now and then."""
-        if self._chance.random() < 0.7:
+        if self._chance.random() < 0.5:
             return
         found = json.loads(self._ctl("get", "--prefix", f"{PREFIX}/subnets/", "-w", "json")).get("kvs", [])
         if not found:
@@ -235,22 +259,31 @@ class Fire:
 
     def _unrest(self) -> str:
         """Why it is not calm yet."""
-        verdict = judge(self._observer, {}, set())
-        owners = {seen.host: subnets for subnets, seen in verdict.leases.items()}
+        held = {seen.host for seen in judge(self._observer, {}, set()).leases.values()}
         hosts = {claimant.host for claimant in self._claimants}
-        if owners.keys() != hosts:
-            return f"without a lease: {sorted(hosts - owners.keys())}, with one too many: {sorted(owners.keys() - hosts)}"
-        gateways: dict[str, tuple[str, str]] = {}
-        for subnets, seen in verdict.leases.items():
-            gateways[seen.host] = str(subnets.v4), json.loads(seen.value)["PublicIP"]
-        for claimant in self._claimants:
+        if held != hosts:
+            return f"without a lease: {sorted(hosts - held)}, with one too many: {sorted(held - hosts)}"
+        return self._wrong_routes(self._claimants)
+
+    def _wrong_routes(self, claimants: Sequence[Claimant]) -> str:
+        """Which of `claimants` does not know its own lease or does not route every other to its owner; empty: none."""
+        leases = judge(self._observer, {}, set()).leases
+        own = {seen.host: subnets for subnets, seen in leases.items()}
+        gateways = {
+            seen.host: {(str(subnets.v4), fields["PublicIP"]), (str(subnets.v6), fields.get("PublicIPv6"))}
+            for subnets, seen in leases.items()
+            for fields in [json.loads(seen.value)]
+        }
+        for claimant in claimants:
             lines = read_log(claimant.folder / "log")
             belief = next((line["key"] for line in reversed(lines) if line["kind"] == "believes"), "")
-            if belief != str(owners[claimant.host]):
-                return f"{claimant.host} believes in {belief!r} and has {owners[claimant.host]}"
+            if claimant.host not in own or belief != str(own[claimant.host]):
+                return f"{claimant.host} believes in {belief!r} and has {own.get(claimant.host)}"
             routes: list[tuple[str, str]] = next((line["routes"] for line in reversed(lines) if line["kind"] == "routes"), [])
-            found = {(prefix, gateway) for prefix, gateway in routes if ":" not in prefix}
-            wanted = {pair for host, pair in gateways.items() if host != claimant.host}
+            found = {(prefix, gateway) for prefix, gateway in routes}
+            both = own[claimant.host].v6 is not None
+            everyone = set().union(*(pairs for host, pairs in gateways.items() if host != claimant.host))
+            wanted = {(prefix, gateway) for prefix, gateway in everyone if prefix != "None" and (both or ":" not in prefix)}
             if found != wanted:
                 return f"{claimant.host} routes {sorted(found - wanted)} and should {sorted(wanted - found)}"
         return ""
