@@ -5,8 +5,8 @@
 These are the arguments of one; the script forks off one for each line that it reads (see `etcd_claimants`).
 
 The log is FOLDER/log, one line of JSON each, written before the next step is taken, so that a kill loses nothing that was done.
-Every `t` is CLOCK_BOOTTIME in seconds, every `waited` how long others had the processors meanwhile. Nothing here decides anything:
-what is logged is what the product did.
+Every `t` is CLOCK_BOOTTIME in seconds, every `waited` how long others had the processors meanwhile. Nothing here decides
+anything: what is logged is what the product did.
 """
 
 from __future__ import annotations
