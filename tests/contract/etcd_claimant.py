@@ -105,7 +105,7 @@ class LoggedStore(EtcdStore):
 
 
 class LoggedReconciler(Reconciler):
-    """The reconciler, which says what it believes after each event, and in which order it acts."""
+    """The reconciler, which says what it believes after each event, and then in which order it acts on that."""
 
     log: Log
     _said: tuple[object, ...] = ()
@@ -113,6 +113,11 @@ class LoggedReconciler(Reconciler):
     def handle(self, event: Event, now: float) -> None:
         before = len(self.journal._actions)
         super().handle(event, now)
+        grant = self.lease.grant
+        belief = ("", 0, 0.0) if grant is None else (str(grant.lease.subnets), grant.handle, self.lease.ends_at)
+        if belief != self._said:
+            self._said = belief
+            self.log.say("believes", key=belief[0], handle=belief[1], until=belief[2])
         for action in self.journal._actions[before:]:
             match action:
                 case Report(topic="lease-expired", level="warning"):
@@ -123,11 +128,6 @@ class LoggedReconciler(Reconciler):
                     self.log.say("acts", what=type(action).__name__, at=now)
                 case Stop(error):
                     self.log.say("stops", why=str(error))
-        grant = self.lease.grant
-        belief = ("", 0, 0.0) if grant is None else (str(grant.lease.subnets), grant.handle, self.lease.ends_at)
-        if belief != self._said:
-            self._said = belief
-            self.log.say("believes", key=belief[0], handle=belief[1], until=belief[2])
 
 
 class NoEngine:

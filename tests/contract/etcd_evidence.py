@@ -183,7 +183,7 @@ def judge(
     _judge_history(verdict, observer, by_handle, deleted_by_hand)
     _judge_beliefs(verdict, [one for found in beliefs.values() for one in found], deleted_by_hand)
     for host, lines in logs.items():
-        _judge_acts(verdict, host, lines, (pauses or {}).get(host, []))
+        judge_acts(verdict, host, lines, (pauses or {}).get(host, []))
     return verdict
 
 
@@ -258,7 +258,8 @@ def _judge_beliefs(verdict: Verdict, beliefs: list[Interval], deleted_by_hand: s
     verdict.counts["subnets that changed hands"] = sum(len(hosts) > 1 for hosts in holders.values())
 
 
-def _judge_acts(verdict: Verdict, host: str, lines: list[dict[str, Any]], pauses: list[tuple[float, float]]) -> None:
+def judge_acts(verdict: Verdict, host: str, lines: list[dict[str, Any]], pauses: list[tuple[float, float]]) -> None:
+    """Hold one host's log against (b), the farewells of (c), and (d)."""
     own: set[int] = set()
     until = float("inf")
     key = ""
