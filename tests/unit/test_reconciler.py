@@ -132,6 +132,25 @@ def test_what_needs_a_restart_is_named(text: bytes, named: str) -> None:
     assert world.warnings() == (f"the network's configuration has changed ({named}): restart needed to apply it",)
 
 
+def test_own_lease_that_has_lost_its_owner_is_asked_for_at_once() -> None:
+    world = World(VXLAN)
+    world.settle()
+    (own,) = world.store.leases.values()
+    before = sum(isinstance(action, RenewLease) for action in world.done)
+    world.change(LeasePut(replace(own, owner=None)))
+    world.settle()
+    assert sum(isinstance(action, RenewLease) for action in world.done) == before + 1
+
+
+def test_lease_just_claimed_is_no_peer_before_the_claims_answer() -> None:
+    world = World(VXLAN)
+    world.settle()
+    (own,) = world.store.leases.values()
+    world.change(LeasePut(replace(own, subnets=subnets(99))))
+    world.settle()
+    assert world.reports("peer-refused") == []
+
+
 def test_new_subnet_length_counts_from_the_next_claim() -> None:
     world = World(VXLAN)
     world.settle()

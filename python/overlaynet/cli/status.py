@@ -64,7 +64,7 @@ def _lines(told: dict[str, Any]) -> list[str]:
 
 
 def _counter_lines(counters: dict[str, Any]) -> list[str]:
-    lines = [f"{name:<16}{value}" for name, value in counters.items() if isinstance(value, int)]
+    lines = [f"{name:<15} {value}" for name, value in counters.items() if isinstance(value, int)]
     lines += [f"{'dropped':<16}{count} {reason}" for reason, count in counters.get("drops", {}).items() if count]
     if "offloads" in counters:
         lines.append(f"{'offloads':<16}{', '.join(f'{name} {state}' for name, state in counters['offloads'].items())}")

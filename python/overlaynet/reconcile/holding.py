@@ -193,11 +193,16 @@ class LeaseHolder:
         self._not_before = now + self.backoff.delay_s(self._failures)
 
     def look_at(self, stored: Lease | None, now: float) -> None:
-        """Compare with what the store shows at this host's subnets; a doubt ends belief until a renewal has settled it."""
+        """Compare with what the store shows at this host's subnets; a doubt ends belief until a renewal has settled it.
+
+        A lease without an owner may be this host's, whose owner is told a moment later: it is asked for, and not doubted before.
+        """
         if self.grant is None:
             return
         if stored is None or (stored.owner is not None and stored.owner != self.settings.host):
             self._check, self._doubted_at = True, now if self._doubted_at is None else self._doubted_at
+        elif stored.owner is None:
+            self._check = True
         elif stored.attributes != self.grant.lease.attributes:
             self.grant = replace(self.grant, lease=self.grant.lease.with_attributes(stored.attributes))
 

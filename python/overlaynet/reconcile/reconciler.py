@@ -246,7 +246,10 @@ class Reconciler:
         if made_of == self._made_of:
             return
         self._made_of = made_of
-        accepted = accept_peers(config, own.subnets, self._own_addresses(underlay), self.store.leases)
+        # A lease that this host has just claimed may be seen before the claim's own answer: it is no peer's.
+        host = self.settings.host
+        leases = tuple(lease for lease in self.store.leases if lease.owner != host or lease.subnets == own.subnets)
+        accepted = accept_peers(config, own.subnets, self._own_addresses(underlay), leases)
         try:
             state = desired(config, self.settings, own, accepted.peers, underlay)
         except ConfigError as error:
