@@ -173,7 +173,7 @@ def test_status_names_all_that_is_not_in_order() -> None:
     for line in (
         "state           ready",
         "lease           10.1.7.0-24, 3600 s left",
-        "store           sqlite:///s: store sqlite:///s: unavailable: it was closed",
+        "store           sqlite:///s: unavailable: it was closed",
         "warning         a warning",
         "conflict        a conflict",
         "refused lease   10.1.9.0-24: overlaps",

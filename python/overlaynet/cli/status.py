@@ -33,7 +33,8 @@ def _lines(told: dict[str, Any]) -> list[str]:
         left = lease["remaining_s"]
         ends = "expired" if lease["expired"] else "never ends" if left is None else f"{left:.0f} s left"
         held = f"{lease['subnets']}, {ends}"
-    store = told["store"] if not told["store_error"] else f"{told['store']}: {told['store_error']}"
+    store, trouble = told["store"], told["store_error"]
+    store += f": {trouble.removeprefix(f'store {store}: ')}" if trouble else ""
     if told["store_lost_since_s"] is not None:
         store += f" (lost for {time.clock_gettime(time.CLOCK_BOOTTIME) - told['store_lost_since_s']:.0f} s)"
     rows = [
