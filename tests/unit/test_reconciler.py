@@ -33,7 +33,7 @@ from overlaynet.reconcile.actions import (
 )
 from overlaynet.reconcile.events import PumpFailed, StopRequested, StoreFailed
 
-from tests.unit.host_world import HOST_GW, UDP, VXLAN, World, peer, subnets
+from tests.unit.host_world import HOST_GW, UDP, VXLAN, World, peer, settings, subnets
 
 
 def test_start_ends_ready_with_every_peer_programmed() -> None:
@@ -549,3 +549,47 @@ def test_at_most_one_action_of_a_kind_is_under_way() -> None:
     world.settle(1.0)
     assert set(world.states().values()) == {"programmed"}
     assert len(world.states()) == 33
+
+
+def readdress(world: World, *addresses: str) -> None:
+    world.kernel.readdress_underlay("eth0", [(IPv4Address(address), 24) for address in addresses])
+    world.disturbed()
+    world.settle(5.0)
+
+
+def published(world: World) -> str:
+    (own,) = [lease for lease in world.store.leases.values() if str(lease.subnets) == world.own]
+    return str(own.attributes.public_ipv4)
+
+
+@pytest.mark.parametrize("config", [VXLAN, HOST_GW, UDP])
+def test_public_address_that_changes_is_followed_in_the_kernel_and_in_the_lease_that_stays(config: bytes) -> None:
+    backend = {VXLAN: "vxlan", HOST_GW: "host-gw", UDP: "udp"}[config]
+    world = World(config, peer(7, backend=backend))
+    world.settle()
+    own = world.own
+    readdress(world, "192.0.2.1", "192.0.2.50")
+    assert world.reports("address-changed") == []
+    readdress(world)
+    assert published(world) == "192.0.2.1"
+    readdress(world, "192.0.2.51", "192.0.2.50")
+    (text,) = world.reports("address-changed")
+    assert "192.0.2.51 takes its place" in text
+    assert world.own == own
+    assert published(world) == "192.0.2.51"
+    assert world.reconciler.status(world.now).public_addresses == ("192.0.2.51",)
+    assert world.states() == {"10.5.7.0-24": "programmed"}
+    assert "192.0.2.1 " not in world.text()
+    if config == VXLAN:
+        assert "192.0.2.51" in world.text()
+    if config == UDP:
+        pumps = [action.config for action in world.done if isinstance(action, ConfigurePump) and action.config]
+        assert pumps[-1].listen == (IPv4Address("192.0.2.51"),)
+
+
+def test_public_address_behind_translation_stays_when_the_local_one_changes() -> None:
+    world = World(VXLAN, host=replace(settings(), public_ipv4=IPv4Address("203.0.113.9")))
+    world.settle()
+    readdress(world, "192.0.2.51")
+    assert world.reconciler.status(world.now).public_addresses == ("203.0.113.9",)
+    assert "192.0.2.51" in world.text()

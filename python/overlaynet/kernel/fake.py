@@ -146,6 +146,11 @@ class FakeKernel:
         self._tables.add_lower(name, "veth", mtu, up, list(addresses))
         self._notify()
 
+    def readdress_underlay(self, name: str, addresses: Iterable[tuple[Address, int]]) -> None:
+        """Give an underlay other addresses, behind our back."""
+        self._tables.readdress_lower(name, list(addresses))
+        self._notify()
+
     def add_foreign_link(self, name: str, kind: str = "bridge") -> None:
         """Somebody else's link."""
         self._tables.add_lower(name, kind, 1500, up=True, addresses=[])

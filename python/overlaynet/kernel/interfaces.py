@@ -3,13 +3,13 @@
 The flags mean what flannel's mean (`--iface`, `--iface-regex`, `--iface-can-reach`, `--public-ip`, `--public-ipv6`): the first
 `--iface` that resolves wins; then the first `--iface-regex` that matches any link's address, or else any link's name; then
 `--iface-can-reach`. With none of them a public address that is a local one selects its link; otherwise the default route does.
-What is chosen is chosen once, at start.
+What is chosen is chosen once, at start; where an address of the chosen link goes later, the link's best takes its place.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -23,6 +23,7 @@ from overlaynet.model.addresses import Address, Family, LinkIndex, Mtu
 _IFA_F_TEMPORARY = 0x01
 _IFA_F_DADFAILED = 0x08
 _IFA_F_DEPRECATED = 0x20
+_IFA_F_TENTATIVE = 0x40
 _IFA_F_PERMANENT = 0x80
 
 
@@ -58,7 +59,8 @@ class ChosenUnderlay:
 class InterfaceAddress:
     """An address of a link, with what speaks for or against it.
 
-    A `duplicate` one is another host's as well (RFC 4862 section 5.4.5): the kernel keeps it, and sends nothing from it.
+    A `duplicate` one is another host's as well (RFC 4862 section 5.4.5): the kernel keeps it, and sends nothing from it. Of a
+    `tentative` one that is not known yet.
     """
 
     address: Address
@@ -66,6 +68,7 @@ class InterfaceAddress:
     temporary: bool = False
     deprecated: bool = False
     duplicate: bool = False
+    tentative: bool = False
 
     @property
     def rank(self) -> tuple[bool, bool, bool]:
@@ -245,7 +248,7 @@ async def _look_around(connection: RouteSocket, selection: Selection) -> Surroun
     names = {view.index: view.name for view in views}
     entries: dict[int, list[InterfaceAddress]] = {}
     for record in await connection.dump(Message("address")):
-        entries.setdefault(record["index"], []).append(_interface_address(record))
+        entries.setdefault(record["index"], []).append(interface_address(record))
     interfaces = tuple(
         Interface(
             name=view.name,
@@ -294,7 +297,15 @@ async def _route_to(connection: RouteSocket, target: Address, names: dict[LinkIn
     return None
 
 
-def _interface_address(record: Record) -> InterfaceAddress:
+def usable(addresses: Iterable[InterfaceAddress]) -> tuple[Address, ...]:
+    """Those that packets to other networks may be sent from, the best first."""
+    fit = [entry for entry in addresses if not (entry.deprecated or entry.duplicate or entry.tentative)]
+    beyond = [entry for entry in fit if not (entry.address.is_loopback or entry.address.is_link_local)]
+    return tuple(entry.address for entry in sorted(beyond, key=lambda entry: entry.rank))
+
+
+def interface_address(record: Record) -> InterfaceAddress:
+    """A dumped address (linux/if_addr.h)."""
     flags = record.find("IFA_FLAGS", record["flags"])
     return InterfaceAddress(
         address=messages.read_address(record),
@@ -302,4 +313,5 @@ def _interface_address(record: Record) -> InterfaceAddress:
         temporary=bool(flags & _IFA_F_TEMPORARY),
         deprecated=bool(flags & _IFA_F_DEPRECATED),
         duplicate=bool(flags & _IFA_F_DADFAILED),
+        tentative=bool(flags & _IFA_F_TENTATIVE),
     )

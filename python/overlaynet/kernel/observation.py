@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from overlaynet.kernel import messages
+from overlaynet.kernel.interfaces import interface_address, usable
 from overlaynet.kernel.names import is_our_link
 from overlaynet.model.addresses import LinkIndex, Prefix
 from overlaynet.model.kernel import KernelObject, ObjectKind, Underlay
@@ -42,12 +43,13 @@ def see_underlay(
     view = links.get(name)
     if view is None:
         return None
-    own = dict.fromkeys(messages.read_address(record) for record in addresses if record["index"] == view.index)
+    own = [interface_address(record) for record in addresses if record["index"] == view.index]
     return Underlay(
         link=name,
         index=view.index,
         mtu=view.mtu,
         up=view.up,
-        addresses=tuple(own),
+        addresses=tuple(dict.fromkeys(entry.address for entry in own)),
         onlink=tuple(prefix for prefix in dict.fromkeys(onlink) if not prefix.is_link_local),
+        usable=usable(own),
     )

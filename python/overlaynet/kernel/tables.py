@@ -312,6 +312,10 @@ class Tables:
             if not up:
                 _drop(self.routes, lambda route: route.link == name)
 
+    def readdress_lower(self, name: str, addresses: list[tuple[Address, int]]) -> None:
+        """Give a link that is not ours other addresses."""
+        self.lower[name].addresses = addresses
+
     def change_link(self, name: str, up: bool | None, mtu: int | None) -> None:
         """Set a link of ours up or down, or its MTU."""
         link = self.links[name]
@@ -333,6 +337,7 @@ class Tables:
             up=lower.up,
             addresses=tuple(address for address, _ in lower.addresses),
             onlink=tuple(prefix for prefix in prefixes if not prefix.is_link_local),
+            usable=tuple(address for address, _ in lower.addresses if not address.is_link_local),
         )
 
     def add_lower(self, name: str, kind: str, mtu: int, up: bool, addresses: list[tuple[Address, int]]) -> None:

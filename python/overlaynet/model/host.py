@@ -1,11 +1,12 @@
-"""What is settled about this host before anything else starts."""
+"""What is settled about this host before anything else starts; of it only the addresses may change later."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from overlaynet.model.addresses import Address
 from overlaynet.model.lease import HostId, Subnets
 
 
@@ -34,3 +35,11 @@ class HostSettings:
     vxlan_mode: Literal["kernel", "user"] | None = None
     store: str = ""
     next_hops: bool = False
+
+    def moved_to(self, address: Address) -> HostSettings:
+        """The same host with `address` for its local one of that family, and for its public one where the two were the same."""
+        if isinstance(address, IPv4Address):
+            public_ipv4 = address if self.public_ipv4 == self.local_ipv4 else self.public_ipv4
+            return replace(self, local_ipv4=address, public_ipv4=public_ipv4)
+        public_ipv6 = address if self.public_ipv6 == self.local_ipv6 else self.public_ipv6
+        return replace(self, local_ipv6=address, public_ipv6=public_ipv6)

@@ -203,7 +203,8 @@ KernelObject: TypeAlias = VxlanLink | TunLink | LinkAddress | Neighbour | FdbEnt
 class Underlay:
     """The link that carries encapsulated packets, as the kernel shows it.
 
-    `onlink` are the prefixes that main-table routes without a gateway reach through this link, `addresses` the link's own.
+    `onlink` are the prefixes that main-table routes without a gateway reach through this link, `addresses` the link's own, and
+    `usable` those of them to send from that reach beyond the link, the best first.
     """
 
     link: str
@@ -212,6 +213,7 @@ class Underlay:
     up: bool
     addresses: tuple[Address, ...] = ()
     onlink: tuple[Prefix, ...] = ()
+    usable: tuple[Address, ...] = ()
 
     def reaches_directly(self, address: Address) -> bool:
         """Whether `address` is a neighbour on this link, so that no router stands between."""

@@ -88,6 +88,7 @@ class Reconciler:
         self._confirmed = False
         self._kept_of: tuple[int, Lease] | None = None
         self._keep_at = 0.0
+        self._seen_locals: set[Address | None] = set()
         self._started = False
         self._stopping: StopRequested | None = None
         self._stopped = False
@@ -120,6 +121,7 @@ class Reconciler:
                 self.lease.released(released_error)
             case KernelObserved(observation):
                 self.kernel.observed(observation, now)
+                self._follow_addresses(observation.underlay)
             case ObservationFailed(kernel_error):
                 self.kernel.observation_failed(kernel_error, now)
             case KernelChanged():
@@ -225,6 +227,21 @@ class Reconciler:
             why = f"network configuration cannot be used on this host: {error}; waiting"
             self.journal.say("error", "network-invalid", why)
             self.store.reject_config(why)
+
+    def _follow_addresses(self, underlay: Underlay | None) -> None:
+        """Take the underlay's best address in place of one that is gone. While there is none, the old one stays in use."""
+        if underlay is None:
+            return
+        for local in (self.settings.local_ipv4, self.settings.local_ipv6):
+            if local in underlay.addresses:
+                self._seen_locals.add(local)
+            elif local is not None and local in self._seen_locals:
+                successor = next((address for address in underlay.usable if address.version == local.version), None)
+                if successor is not None:
+                    self.settings = self.lease.settings = self.settings.moved_to(successor)
+                    self._checked = self._made_of = None
+                    text = f"address {local} of {underlay.link} is gone: {successor} takes its place, in the lease too"
+                    self.journal.say("warning", "address-changed", text)
 
     def _look_at_own(self, now: float) -> None:
         if self.lease.own is not None and self.store.loaded:
