@@ -130,3 +130,19 @@ def test_lease_is_given_back_at_the_end_only_if_asked_for(lab: labs.Lab, monkeyp
     assert subnet(lab, 0) == kept
     lab.stop_daemon(lab.plan.hosts[0])
     assert kept not in overlaynet(lab, "leases")
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
+def test_host_whose_address_changes_keeps_its_lease_and_is_reached(name: str, backend: str) -> None:
+    lab = labs.up(plan_lab(name, hosts=2, backend=backend), store="etcd")
+    held = subnet(lab, 0)
+    for words in (("del", "198.18.0.1/16"), ("add", "198.18.0.101/16")):
+        done = lab.run("host1", "ip", "address", *words, "dev", "eth0")
+        assert done.returncode == 0, done.stderr
+    until(lambda: status(lab, 0)["public_addresses"] == ["198.18.0.101"])
+    until(lambda: [peer["public_address"] for peer in status(lab, 1)["peers"]] == ["198.18.0.101"])
+    until(lambda: _leased(lab, "198.18.0.101") == held)
+    assert subnet(lab, 0) == held
+    until(lambda: knows(lab, 0, lambda: subnet(lab, 1)) and knows(lab, 1, lambda: held))
+    until(lambda: traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0)
+    labs.down(name)

@@ -132,12 +132,13 @@ def test_what_needs_a_restart_is_named(text: bytes, named: str) -> None:
     assert world.warnings() == (f"the network's configuration has changed ({named}): restart needed to apply it",)
 
 
-def test_own_lease_that_has_lost_its_owner_is_asked_for_at_once() -> None:
+@pytest.mark.parametrize("change", [{"owner": None}, {"reserved": True}])
+def test_own_lease_that_was_changed_by_hand_is_asked_for_at_once(change: dict[str, object]) -> None:
     world = World(VXLAN)
     world.settle()
     (own,) = world.store.leases.values()
     before = sum(isinstance(action, RenewLease) for action in world.done)
-    world.change(LeasePut(replace(own, owner=None)))
+    world.change(LeasePut(replace(own, **change)))  # type: ignore[arg-type]
     world.settle()
     assert sum(isinstance(action, RenewLease) for action in world.done) == before + 1
 

@@ -196,12 +196,13 @@ class LeaseHolder:
         """Compare with what the store shows at this host's subnets; a doubt ends belief until a renewal has settled it.
 
         A lease without an owner may be this host's, whose owner is told a moment later: it is asked for, and not doubted before.
+        So is one that was made a reservation, or is one no longer.
         """
         if self.grant is None:
             return
         if stored is None or (stored.owner is not None and stored.owner != self.settings.host):
             self._check, self._doubted_at = True, now if self._doubted_at is None else self._doubted_at
-        elif stored.owner is None:
+        elif stored.owner is None or stored.reserved != self.grant.lease.reserved:
             self._check = True
         elif stored.attributes != self.grant.lease.attributes:
             self.grant = replace(self.grant, lease=self.grant.lease.with_attributes(stored.attributes))
