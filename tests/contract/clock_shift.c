@@ -1,13 +1,22 @@
-/* Preloaded into a process, this shifts its wall clock by CLOCK_SHIFT_S seconds: time, gettimeofday and CLOCK_REALTIME.
-   CLOCK_MONOTONIC and CLOCK_BOOTTIME stay as they are, as when an operator or NTP steps the clock. */
+/* Preloaded into a process, this shifts its wall clock (time, gettimeofday and CLOCK_REALTIME) by CLOCK_SHIFT_S seconds, or by
+   what the file CLOCK_SHIFT_FILE holds at that moment. CLOCK_MONOTONIC and CLOCK_BOOTTIME stay as they are, as when an operator
+   or NTP steps the clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/time.h>
 #include <time.h>
+#include <unistd.h>
 
 static long shift(void) {
-  const char *text = getenv("CLOCK_SHIFT_S");
+  const char *path = getenv("CLOCK_SHIFT_FILE"), *text = getenv("CLOCK_SHIFT_S");
+  char held[32] = "";
+  int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  if (file >= 0) {
+    if (read(file, held, sizeof held - 1) > 0) text = held;
+    close(file);
+  }
   return text ? atol(text) : 0;
 }
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from overlaynet.model.lease_text import decode_attributes, parse_lease_key
 
+from tests.contract.clock import DAY_S, compiled_shim
+
 HERE = Path(__file__).parent
-DAY_S = 86_400
 
 
 @contextmanager
@@ -107,11 +108,7 @@ def test_kill_at_any_moment_loses_and_corrupts_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("shim") / "clock_shift.so"
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-O1", "-o", str(library), str(HERE / "clock_shift.c"), "-ldl"], check=True
-    )
-    return library
+    return compiled_shim(tmp_path_factory.mktemp("shim"))
 
 
 @pytest.mark.parametrize("shift_s", [DAY_S, -DAY_S])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import stat
 import threading
@@ -87,10 +88,24 @@ async def test_socket_of_a_daemon_that_was_killed_is_replaced(tmp_path: Path) ->
         assert set(await exchange(tmp_path, b'{"request": "status"}\n')) == {"status"}
 
 
-async def test_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("a file")
     with pytest.raises(ConfigError, match=r"--run-dir: .*control socket cannot be made"):
         async with serving(tmp_path / "none", status):
             pass
+
+
+async def test_socket_is_made_again_with_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_server, "_LOOK_S", 0.01)
+    run_dir = tmp_path / "run"
+    async with serving(run_dir, status):
+        shutil.rmtree(run_dir)
+        async with asyncio.timeout(10):
+            while not (run_dir / "control.sock").exists():  # noqa: ASYNC110 - a file system tells nobody
+                await asyncio.sleep(0.01)
+        assert set(await exchange(run_dir, b'{"request": "status"}\n')) == {"status"}
+        assert stat.S_IMODE((run_dir / "control.sock").stat().st_mode) == 0o600
+    assert not (run_dir / "control.sock").exists()
 
 
 def test_client_names_the_socket_that_is_not_there(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def _lines(told: dict[str, Any]) -> list[str]:
         store += f" (lost for {time.clock_gettime(time.CLOCK_BOOTTIME) - told['store_lost_since_s']:.0f} s)"
     rows = [
         ("host", told["host"]),
-        ("state", "ready" if told["ready"] else "not ready"),
+        ("state", _state(told)),
         ("network", ", ".join(told["network"]) or "not configured"),
         ("backend", told["backend"] or "-"),
         ("lease", held),
@@ -62,6 +62,12 @@ def _lines(told: dict[str, Any]) -> list[str]:
         lines.append(f"  {peer['subnets']:<34}{peer['public_address']:<18}{peer['state']}{why}")
     lines += _counter_lines(told["counters"])
     return lines
+
+
+def _state(told: dict[str, Any]) -> str:
+    if told["ready"]:
+        return "ready"
+    return "not ready: runs from the snapshot of its last run until the store answers" if told["kept"] else "not ready"
 
 
 def _counter_lines(counters: dict[str, Any]) -> list[str]:

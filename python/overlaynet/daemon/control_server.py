@@ -15,21 +15,29 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+
+import structlog
 
 from overlaynet.control.protocol import LONGEST_REQUEST_BYTES, SOCKET_NAME, TIMEOUT_S, decode, encode
 from overlaynet.daemon.settings import SocketGroup
 from overlaynet.errors import ConfigError
 from overlaynet.model.status import Status
 
+log = structlog.get_logger()
+
+_LOOK_S = 1.0
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h
 _MOST_GROUPS_BYTES = 1_024  # what Python's getsockopt asks for at most
 
 
 @contextlib.asynccontextmanager
 async def serving(run_dir: Path, status: Callable[[], Status], group: SocketGroup | None = None) -> AsyncIterator[None]:
-    """Answer at the socket in `run_dir` while the block runs. ConfigError: the socket cannot be made, or given to the group."""
+    """Answer at the socket in `run_dir` while the block runs, and make it again if it is removed.
+
+    ConfigError: the socket cannot be made, or given to the group.
+    """
     path = run_dir / SOCKET_NAME
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,21 +51,64 @@ async def serving(run_dir: Path, status: Callable[[], Status], group: SocketGrou
             finally:
                 writer.close()
 
-    old_mask = os.umask(0o177)
+    def listen() -> Awaitable[asyncio.Server]:
+        return asyncio.start_unix_server(answer, sock=_bound(path, group), limit=LONGEST_REQUEST_BYTES)
+
+    server = await listen()
+
+    async def tend() -> None:
+        nonlocal server
+        failed = False
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if os.path.exists(path):  # noqa: ASYNC240, PTH110 - a look at a file system in memory
+                continue
+            try:
+                again = await listen()
+            except ConfigError as error:
+                if not failed:
+                    log.error("the control socket was removed and cannot be made again: trying on", why=str(error))
+                failed = True
+                continue
+            server.close()
+            server, failed = again, False
+            log.warning("the control socket was removed: made again", path=str(path))
+
+    tending = asyncio.create_task(tend())
     try:
-        path.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(answer, path, limit=LONGEST_REQUEST_BYTES)
-    except OSError as error:
-        raise ConfigError("--run-dir", str(path), f"the control socket cannot be made: {error.strerror or error}") from None
-    finally:
-        os.umask(old_mask)
-    try:
-        if group is not None:
-            _give(path, group)
         yield
     finally:
+        tending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await tending
         server.close()
         path.unlink(missing_ok=True)
+
+
+def _bound(path: Path, group: SocketGroup | None) -> socket.socket:
+    """A new socket at `path`, in a directory that is made if missing.
+
+    ConfigError: the socket cannot be made, or given to the group.
+    """
+    listening = socket.socket(socket.AF_UNIX)
+    old_mask = os.umask(0o022)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.umask(0o177)
+        path.unlink(missing_ok=True)
+        listening.bind(str(path))
+        if group is not None:
+            _give(path, group)
+    except OSError as error:
+        listening.close()
+        raise ConfigError("--run-dir", str(path), f"the control socket cannot be made: {error.strerror or error}") from None
+    except ConfigError:
+        listening.close()
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.umask(old_mask)
+    return listening
 
 
 def _give(path: Path, group: SocketGroup) -> None:

@@ -19,7 +19,7 @@ from overlaynet.daemon.notify import notify
 from overlaynet.daemon.preflight import check_network, check_rights
 from overlaynet.daemon.resume import Resumed, resume_words
 from overlaynet.daemon.settings import Settings
-from overlaynet.daemon.state import check_place, host_id, prepare_directory, read_kept
+from overlaynet.daemon.state import check_place, check_private, host_id, prepare_directory, read_kept
 from overlaynet.dataplane.pump import UdpEngine
 from overlaynet.errors import ConfigError, OverlaynetError, StoreDataError, StoreUnavailableError
 from overlaynet.kernel.interfaces import ChosenUnderlay, Selection, choose_underlay
@@ -51,6 +51,7 @@ def run_daemon(settings: Settings, resumed: Resumed) -> None:
 async def _run(settings: Settings, store: Store, engine: UdpEngine) -> None:
     underlay = await choose_underlay(_selection(settings))
     prepare_directory("--state-dir", settings.state_dir, 0o700)
+    check_private("--state-dir", settings.state_dir)
     prepare_directory("--run-dir", settings.run_dir, 0o755)
     prepare_directory("--subnet-file", settings.subnet_file.parent, 0o755)
     check_place("--subnet-file", settings.subnet_file)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 
 from overlaynet.errors import ConfigError, StoreDataError
@@ -26,6 +27,13 @@ def prepare_directory(flag: str, path: Path, mode: int) -> None:
         raise ConfigError(flag, str(path), f"the directory cannot be made: {error.strerror}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(flag, str(path), "the directory is not writable")
+
+
+def check_private(flag: str, path: Path) -> None:
+    """ConfigError: others than its owner may write in the directory, and so put files of their own in the place of ours."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(flag, str(path), f"others may write there (mode {mode:04o}): chmod go-w, or choose another")
 
 
 def check_place(flag: str, path: Path) -> None:
