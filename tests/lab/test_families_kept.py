@@ -6,18 +6,16 @@ IPv6 has ways of its own to lose state: a link that goes down loses its IPv6 add
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Callable
 
 import pytest
 from overlaynet.control.client import ask
 from overlaynet.lab import lab as labs
-from overlaynet.lab import system, traffic
+from overlaynet.lab import traffic
 from overlaynet.lab.lab import Lab
 from overlaynet.lab.numbered import flowing
-from overlaynet.lab.topology import Families, Host, Plan, plan_lab
+from overlaynet.lab.topology import Families, Plan, plan_lab
 from overlaynet.model.addresses import Family
 
 from tests.lab.conftest import lab_name, run_overlaynet
@@ -51,14 +49,6 @@ def until(condition: Callable[[], bool], explain: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def kill(lab: Lab, host: Host) -> None:
-    process = lab.files.host(host).daemon
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    until(lambda: not process.is_alive, lambda: process)
-    system.reap(process)
-
-
 @pytest.fixture(
     scope="module",
     params=[
@@ -80,7 +70,7 @@ def test_killed_daemon_and_its_next_start_lose_no_packet_in_any_family(lab: Lab)
     with contextlib.ExitStack() as stack:
         flows = [stack.enter_context(flowing(lab, "pod1", "pod2", family=family)) for family in lab.plan.families.members]
         flows[0].run_for(0.3)
-        kill(lab, host)
+        lab.kill_daemon(host)
         flows[0].run_for(0.7)
         lab.start_daemons([host])
         flows[0].run_for(0.3)

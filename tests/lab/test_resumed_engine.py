@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,8 +11,8 @@ from collections.abc import Callable
 import pytest
 from overlaynet.lab.lab import Lab
 from overlaynet.lab.numbered import flowing
-from overlaynet.lab.system import enter, reap
-from overlaynet.lab.topology import Host, Plan, plan_lab
+from overlaynet.lab.system import enter
+from overlaynet.lab.topology import Plan, plan_lab
 from overlaynet.lab.traffic import serving
 
 from tests.lab.conftest import lab_name
@@ -50,17 +48,6 @@ assert connection.recv(100).decode() == str(count)
 """
 
 
-def killed(lab: Lab, host: Host) -> None:
-    process = lab.files.host(host).daemon
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    deadline = time.monotonic() + WITHIN_S
-    while process.is_alive:
-        assert time.monotonic() < deadline, process
-        time.sleep(0.001)
-    reap(process)
-
-
 @pytest.mark.parametrize(("backend", "flags"), [("udp", ()), ("vxlan", ("--vxlan-mode", "user"))], ids=["udp", "vxlan-user"])
 def test_killed_daemon_forwards_soon_after_its_next_start_and_a_tcp_stream_survives(
     bring_up: Callable[[Plan], Lab], backend: str, flags: tuple[str, ...]
@@ -85,7 +72,7 @@ def test_killed_daemon_forwards_soon_after_its_next_start_and_a_tcp_stream_survi
         flow = stack.enter_context(flowing(lab, "pod1", "pod2"))
         flow.run_for(0.3)
         begun = time.monotonic()
-        killed(lab, host)
+        lab.kill_daemon(host)
         lab.start_daemons([host])
         ready_ms = (time.monotonic() - begun) * 1e3
         flow.run_for(0.3)

@@ -127,6 +127,13 @@ class Lab:
             system.stop([process])
             system.reap(process)
 
+    def kill_daemon(self, host: Host) -> None:
+        """Kill this host's daemon (SIGKILL) and return when it has ended."""
+        process = self.files.host(host).daemon
+        if process is not None:
+            system.kill([process])
+            system.reap(process)
+
     def pod_address(self, name: str, family: Family | None = None) -> str:
         """The address of a pod in `family`, else in the lab's first, out of its host's subnet.env."""
         number = 0 if family is None else self.plan.families.members.index(family)

@@ -84,6 +84,9 @@ def delete_namespaces(names: Iterable[str]) -> None:
             (NETNS / name).unlink(missing_ok=True)
 
 
+_KILLED_WITHIN_S = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """One process, for good: `started` is its start time in clock ticks since boot (proc(5), stat field 22)."""
@@ -139,6 +142,15 @@ def _identity(file: Path) -> tuple[int, int]:
 
 def stop(processes: Iterable[Process], *, grace_s: float = 3.0) -> None:
     """End the processes: SIGTERM, and SIGKILL for those that are still there after `grace_s`. Returns when all have ended."""
+    _end(processes, ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILLED_WITHIN_S)))
+
+
+def kill(processes: Iterable[Process]) -> None:
+    """End the processes by SIGKILL. Returns when all have ended."""
+    _end(processes, ((signal.SIGKILL, _KILLED_WITHIN_S),))
+
+
+def _end(processes: Iterable[Process], steps: Iterable[tuple[signal.Signals, float]]) -> None:
     handles: dict[int, int] = {}
     try:
         for process in processes:
@@ -149,7 +161,7 @@ def stop(processes: Iterable[Process], *, grace_s: float = 3.0) -> None:
                     handles[handle] = process.pid
                 else:
                     os.close(handle)
-        for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+        for number, wait_s in steps:
             for handle in handles:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, number)
