@@ -5,6 +5,7 @@ Loss is counted on numbered datagrams at 1,000 a second both ways; what the kern
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import subprocess
@@ -71,6 +72,36 @@ def test_host_that_was_removed_while_a_daemon_was_down_leaves_nothing_behind(ker
     lab.start_daemons([last])
     lab.await_peers(time.monotonic() + 30)
     assert traffic.ping(lab, "pod1", lab.pod_address("pod3"), count=2, interval_s=0.05).lost == 0
+
+
+def test_peer_that_a_restored_store_lacks_is_kept_and_named(kernel_lab: Lab) -> None:
+    lab = kernel_lab
+    first, _, last = lab.plan.hosts
+    held, subnet = ours(lab, "host1"), leased(lab)[2]
+    store = Path(lab.store.removeprefix("sqlite:///"))
+    lab.stop_daemon(last)
+    released = lab.run("host1", program("overlaynet"), "--store", lab.store, "lease", "release", subnet)
+    assert released.returncode == 0, released.stderr
+    backup = store.with_name("backup.db")
+    with contextlib.closing(sqlite3.connect(store)) as source, contextlib.closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    lab.start_daemons([last])
+    lab.await_peers(time.monotonic() + 30)
+    assert (leased(lab)[2], ours(lab, "host1")) == (subnet, held)
+    for host in lab.plan.hosts:
+        lab.stop_daemon(host)
+
+    backup.replace(store)
+    lab.start_daemons([first])
+    until(lambda: status(lab, 1)["warnings"])
+    (warning,) = [text for text in status(lab, 1)["warnings"] if "went back" in text]
+    assert subnet.replace("/", "-") in warning
+    assert peers(lab)[subnet] == "programmed"
+    assert (ours(lab, "host1"), status(lab, 1)["kernel_writes"]) == (held, 0)
+
+    lab.start_daemons(lab.plan.hosts[1:])
+    until(lambda: not status(lab, 1)["warnings"])
+    assert (leased(lab)[2], ours(lab, "host1")) == (subnet, held)
 
 
 @pytest.mark.parametrize("turns", [30, pytest.param(1_000, marks=[pytest.mark.soak, pytest.mark.timeout(3_600)])])
