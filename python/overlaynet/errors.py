@@ -104,6 +104,10 @@ class ConflictError(StoreError):
         self.why = why
 
 
+class StaleSnapshotError(ConflictError):
+    """A conflict with a claim that was chosen from what is no longer true: nothing is known to be in its way any more."""
+
+
 class LeaseLostError(StoreError):
     """The caller's lease on `subnet` no longer exists or belongs to another host. Claim again."""
 

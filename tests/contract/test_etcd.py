@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
-from overlaynet.errors import ConflictError, LeaseLostError
+from overlaynet.errors import ConflictError, LeaseLostError, StaleSnapshotError
 from overlaynet.model.host import HostSettings
 from overlaynet.model.lease import Grant, HostId, LeaseAttributes
 from overlaynet.model.lease_text import parse_lease_key
@@ -111,6 +111,21 @@ async def test_expired_lease_is_lost_and_free(store: EtcdStore) -> None:
     with pytest.raises(LeaseLostError):
         await store.renew(grant)
     assert (await claimed(store, B)).lease.owner == B
+
+
+async def test_claim_on_a_lease_that_went_meanwhile_asks_for_a_newer_choice_and_one_on_a_taken_subnet_for_another(
+    store: EtcdStore, etcd: EtcdServer, prefix: str
+) -> None:
+    await claimed(store)
+    seen = await store.load()
+    etcd.ctl("del", "--prefix", f"{prefix}/subnets/")
+    with pytest.raises(StaleSnapshotError):
+        await store.claim(A, SUBNET, ATTRIBUTES, ttl_s=90, seen=seen, takes_over=seen.leases[0])
+    seen = await store.load()
+    etcd.ctl("put", f"{prefix}/subnets/{SUBNET}", "junk")
+    with pytest.raises(ConflictError) as caught:
+        await store.claim(A, SUBNET, ATTRIBUTES, ttl_s=60, seen=seen)
+    assert not isinstance(caught.value, StaleSnapshotError)
 
 
 async def test_unconditional_write_of_another_ends_ownership(store: EtcdStore, etcd: EtcdServer, prefix: str) -> None:

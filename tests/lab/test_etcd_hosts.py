@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,6 +71,20 @@ def test_lost_etcd_leaves_forwarding_and_readiness_until_the_lease_ends(lab: lab
     until(lambda: knows(lab, 0, lambda: subnet(lab, 1)) and knows(lab, 1, lambda: subnet(lab, 0)))
     assert [subnet(lab, number) for number in (0, 1)] == before
     assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
+
+
+def test_hosts_come_back_to_their_subnets_when_etcd_goes_on_after_their_leases_ends(lab: labs.Lab) -> None:
+    before = [subnet(lab, number) for number in (0, 1)]
+    etcd = LabEtcd(lab.plan).process
+    assert etcd is not None
+    os.kill(etcd.pid, signal.SIGSTOP)
+    try:
+        until(lambda: all(status(lab, number)["lease"]["expired"] for number in (0, 1)))
+    finally:
+        os.kill(etcd.pid, signal.SIGCONT)
+    until(lambda: all(readyz(lab, host) == "overlaynet-daemon is ready\n200" for host in ("host1", "host2")))
+    assert [subnet(lab, number) for number in (0, 1)] == before
+    assert status(lab, 0)["warnings"] == []
 
 
 def test_revoked_host_moves_says_so_and_its_peer_follows(lab: labs.Lab) -> None:

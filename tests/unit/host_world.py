@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
-from overlaynet.errors import ConflictError, KernelError, LeaseLostError, StoreUnavailableError
+from overlaynet.errors import ConflictError, KernelError, LeaseLostError, StaleSnapshotError, StoreUnavailableError
 from overlaynet.kernel.fake import FakeKernel
 from overlaynet.model.addresses import Family, MacAddress, Vni
 from overlaynet.model.host import HostSettings
@@ -79,13 +79,14 @@ def peer(number: int, *, mac: int | None = None, address: str = "", backend: str
 
 @dataclass
 class SmallStore:
-    """Leases, a configuration, the log of changes, and subnets that are taken though no lease shows it."""
+    """Leases, a configuration, the log of changes, subnets that are taken though no lease shows it, and claims to be refused."""
 
     config: bytes | None = VXLAN
     leases: dict[Subnets, Lease] = field(default_factory=dict)
     revision: int = 1
     reachable: bool = True
     hidden: set[Subnets] = field(default_factory=set)
+    stale_claims: int = 0
     log: list[Changes] = field(default_factory=list)
 
     def commit(self, change: Change) -> None:
@@ -103,6 +104,9 @@ class SmallStore:
         if not self.reachable:
             return LeaseRefused(StoreUnavailableError("small", "cut off"))
         if isinstance(action, ClaimSubnet):
+            if self.stale_claims:
+                self.stale_claims -= 1
+                return LeaseRefused(StaleSnapshotError(str(action.subnets), "was given up"))
             if action.subnets in self.hidden:
                 return LeaseRefused(ConflictError(str(action.subnets), "taken, unseen"))
             for lease in self.leases.values():

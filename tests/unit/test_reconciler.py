@@ -252,6 +252,16 @@ def test_lost_lease_is_claimed_again_on_the_same_subnet() -> None:
     assert sum(isinstance(action, PublishSubnetEnv) for action in world.done) == 1
 
 
+def test_lost_lease_is_claimed_again_on_the_same_subnet_though_claims_come_too_soon() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    own, world.store.stale_claims = world.own, 3
+    world.change(LeaseGone(next(one for one in world.store.leases if str(one) == own)))
+    world.settle(5.0)
+    assert world.own == own
+    assert sum(isinstance(action, ClaimSubnet) for action in world.done) == 5
+
+
 def test_lease_given_to_another_is_given_up_loudly_for_another_subnet() -> None:
     world = World(VXLAN, peer(7))
     world.settle()

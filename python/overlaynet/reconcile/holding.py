@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from overlaynet.backend import features
-from overlaynet.errors import AddressInUseError, ConflictError, LeaseLostError, StoreError, SubnetsExhaustedError
+from overlaynet.errors import (
+    AddressInUseError,
+    ConflictError,
+    LeaseLostError,
+    StaleSnapshotError,
+    StoreError,
+    SubnetsExhaustedError,
+)
 from overlaynet.model.host import HostSettings
 from overlaynet.model.lease import Grant, Lease, LeaseAttributes, Subnets
 from overlaynet.model.network import NetworkConfig
@@ -151,6 +158,7 @@ class LeaseHolder:
         self._sent_at, self._doubted_at, self._told_end = sent_at, None, False
         before, self.grant, self.own = self.own, grant, grant.lease
         self.journal.over("lease", "lease", "the lease is in order again")
+        self.journal.over("lease-lost", "lease", "a lease is held once more")
         self.journal.over("lease-expired", "lease", "the lease is held again")
         if request == "claim":
             self.journal.say("info", "lease-held", f"lease {grant.lease.subnets} held")
@@ -169,7 +177,7 @@ class LeaseHolder:
             return
         self._wait(now)
         if isinstance(error, LeaseLostError):
-            self.journal.trouble("lease", "lease", f"{error}; claiming again", level="error")
+            self.journal.trouble("lease-lost", "lease", f"{error}; claiming again", level="error")
             self.grant, self._not_before, self._attempt, self._check = None, now, 0, False
             self._doubted_at, self._told_end = None, False
             return
@@ -183,7 +191,8 @@ class LeaseHolder:
             self.journal.say("error", "lease", str(error))
             self.journal.act(Stop(error))
             return
-        if isinstance(error, ConflictError):
+        if isinstance(error, ConflictError) and not isinstance(error, StaleSnapshotError):
+            # Only what is taken is left for another subnet.
             self._attempt += 1
         self._wait(now)
         self.journal.trouble("lease", "lease", f"no lease yet: {error}; trying again")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from overlaynet.errors import ConflictError
+from overlaynet.errors import ConflictError, StaleSnapshotError
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import encode_attributes
 from overlaynet.model.snapshot import Snapshot
@@ -96,11 +96,16 @@ class Claim:
         return len(owners) == 1 and owners[0].lease == lease_id
 
     def learn(self, answer: rpc.TxnResponse) -> None:
-        """Take in the else branch. ConflictError, AddressInUseError: what has changed forbids the claim."""
+        """Take in the else branch. ConflictError, AddressInUseError: what has changed forbids the claim.
+
+        StaleSnapshotError: the lease that it was to rest on is gone.
+        """
         now, owners = (response.response_range.kvs for response in answer.responses[:2])
         known = self._there.mod_revision if self._there is not None else 0
         if self.own is not None or (now[0].mod_revision if now else 0) != known:
-            raise ConflictError(f"subnet {self._subnets}", "has changed since it was read")
+            if now:
+                raise ConflictError(f"subnet {self._subnets}", "has changed since it was read")
+            raise StaleSnapshotError(f"subnet {self._subnets}", "was given up since it was read")
         if self._there is None:
             # An owner key whose lease key is gone: nobody's, until its own lease ends.
             self._rests_on[1] = changed_at(self._owner_key, owners[0].mod_revision if owners else 0)

@@ -14,7 +14,14 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from math import ceil
 
-from overlaynet.errors import ConflictError, HistoryGoneError, LeaseLostError, StoreError, StoreUnavailableError
+from overlaynet.errors import (
+    ConflictError,
+    HistoryGoneError,
+    LeaseLostError,
+    StaleSnapshotError,
+    StoreError,
+    StoreUnavailableError,
+)
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import encode_attributes
 from overlaynet.model.snapshot import Changes, Snapshot, StoreTraits
@@ -95,10 +102,10 @@ class EtcdStore:
                 if claim.is_granted(answer, lease_id):
                     return Grant(claim.lease(answer), ttl_s, lease_id)
                 claim.learn(answer)
-            raise ConflictError(f"subnet {subnets}", "the leases change too fast to claim it")
+            raise StaleSnapshotError(f"subnet {subnets}", "the leases change too fast to claim it")
         except StoreUnavailableError as error:
             if "requested lease not found" in error.why:
-                raise ConflictError(f"subnet {subnets}", "the claim took longer than a lease lasts") from None
+                raise StaleSnapshotError(f"subnet {subnets}", "the claim took longer than a lease lasts") from None
             # It may have been carried out: the etcd lease is left to end by itself, so that the keys, if they are there, do too.
             raise
         except StoreError:
