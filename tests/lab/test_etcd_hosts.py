@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from overlaynet.control.client import ask
+from overlaynet.control.protocol import SOCKET_NAME
+from overlaynet.errors import AddressInUseError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import traffic
 from overlaynet.lab.daemons import HEALTHZ_PORT, clean_environment, program
@@ -66,7 +71,14 @@ def test_lost_etcd_leaves_forwarding_and_readiness_until_the_lease_ends(lab: lab
     assert "its lease has expired" in readyz(lab, "host1")
     assert status(lab, 0)["lease"]["expired"]
     assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
-    etcd.run()
+    lab.stop_daemon(lab.plan.hosts[0])
+    with contextlib.closing(lab.daemon(lab.plan.hosts[0]).start()) as start:
+        until((lab.files.host(lab.plan.hosts[0]).run / SOCKET_NAME).exists)
+        until(lambda: knows(lab, 0, lambda: before[1]))
+        assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
+        assert (status(lab, 0)["ready"], readyz(lab, "host1")[-3:]) == (False, "503")
+        etcd.run()
+        start.ready(time.monotonic() + 60)
     until(lambda: readyz(lab, "host1") == "overlaynet-daemon is ready\n200")
     until(lambda: knows(lab, 0, lambda: subnet(lab, 1)) and knows(lab, 1, lambda: subnet(lab, 0)))
     assert [subnet(lab, number) for number in (0, 1)] == before
@@ -129,6 +141,23 @@ def test_reservation_is_used_by_its_host_and_outlives_it(lab: labs.Lab) -> None:
     (daemon.files.state / "host-id").unlink()
     lab.start_daemons([host])
     assert subnet(lab, 0) == "10.1.77.0-24"
+
+
+def test_second_host_with_a_public_address_ends_with_one_clear_line_and_takes_nothing(lab: labs.Lab, tmp_path: Path) -> None:
+    held = overlaynet(lab, "leases", "--json")
+    lab.stop_daemon(lab.plan.hosts[1])
+    done = lab.run(
+        *("host2", program("overlaynet-daemon"), "--store", lab.store, "--iface", "eth0", "--public-ip", "198.18.0.1"),
+        *("--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run"), "--subnet-file", str(tmp_path / "env")),
+    )
+    assert done.returncode == AddressInUseError.exit_code, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("overlaynet-daemon: ")]
+    owner = next(row["owner"] for row in json.loads(held)["leases"] if row["public_ip"] == "198.18.0.1")
+    assert f"public address 198.18.0.1: in use by host {owner} (subnet {_leased(lab, '198.18.0.1')})" in line
+    assert not (tmp_path / "env").exists()
+    assert {row["subnet"] for row in json.loads(overlaynet(lab, "leases", "--json"))["leases"]} <= {
+        row["subnet"] for row in json.loads(held)["leases"]
+    }
 
 
 def _leased(lab: labs.Lab, address: str) -> str:
