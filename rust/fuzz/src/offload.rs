@@ -2,12 +2,13 @@
 use overlaynet_core::offload::{
     MAX_HEADERS_BYTES, Run, Split, VNET_HEADER_BYTES, VnetHeader, complete_checksum,
 };
+use overlaynet_core::wire::checksum::Sum;
 
 /// Panics where that does not hold.
 pub fn check(header: [u8; VNET_HEADER_BYTES], mut first: Vec<u8>, second: &[u8]) {
     let mut room = [0; MAX_HEADERS_BYTES];
-    if let Some(mut run) = Run::begin(&first)
-        && run.take(&first, second)
+    if let Some(mut run) = Run::begin(&first, Sum::plus)
+        && run.take(&first, second, Sum::plus)
     {
         let vnet = run.emit(&first, &mut room);
         let headers = run.header_len();
@@ -22,16 +23,16 @@ pub fn check(header: [u8; VNET_HEADER_BYTES], mut first: Vec<u8>, second: &[u8])
         let split = Split::new(&vnet, &whole).expect("a run is a super-packet");
         assert_eq!(split.len(), 2);
         for (at, packet) in [&first[..], second].into_iter().enumerate() {
-            let payload = split.emit(at, &mut room);
+            let payload = split.emit(at, &mut room, Sum::plus);
             assert_eq!(whole[payload], packet[headers..end(packet)]);
         }
     }
     if let Some(vnet) = VnetHeader::parse(header) {
         if let Ok(split) = Split::new(&vnet, &first) {
             for at in 0..split.len() {
-                split.emit(at, &mut room);
+                split.emit(at, &mut room, Sum::plus);
             }
         }
-        let _ = complete_checksum(&vnet, &mut first);
+        let _ = complete_checksum(&vnet, &mut first, Sum::plus);
     }
 }

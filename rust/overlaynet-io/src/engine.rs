@@ -14,11 +14,13 @@ use overlaynet_core::encapsulation::{Encapsulation, flow};
 use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, Outgoing, PeerIndex};
 use overlaynet_core::offload::{Gso, MAX_HEADERS_BYTES, Run, Split, VnetHeader, complete_checksum};
 use overlaynet_core::stats::DropReason;
+use overlaynet_core::wire::checksum::Summing;
 
 use crate::offload::{Offload, Offloads};
 use crate::outbox::{Destination, MORE_SEGMENTS, Outbox, SEGMENTS, Singles};
 use crate::port::{Batch, Buffers, Message, PacketPort, Piece, Place};
 use crate::shared::{PATH_MTU_LASTS, Picture, Shared};
+use crate::summing;
 
 /// Packets that one turn takes from the TUN.
 const OUTGOING: usize = 128;
@@ -172,9 +174,9 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
         let slot = self.from_tun.slot(at);
         let packet = &mut self.from_tun.bytes_mut()[slot.start..slot.start + slot.len];
         let longest = match slot.vnet {
-            Some(vnet) if vnet.gso == Gso::None => {
-                complete_checksum(&vnet, packet).ok().map(|()| packet.len())
-            }
+            Some(vnet) if vnet.gso == Gso::None => complete_checksum(&vnet, packet, self.sending.plus)
+                .ok()
+                .map(|()| packet.len()),
             Some(vnet) => Split::new(&vnet, packet).ok().map(|split| split.longest()),
             None => None,
         };
@@ -298,6 +300,7 @@ struct Sending {
     outbox: Outbox,
     singles: Singles,
     segments: usize,
+    plus: Summing,
     /// From when on moments are counted.
     begun: Instant,
 }
@@ -308,6 +311,7 @@ impl Default for Sending {
             outbox: Outbox::default(),
             singles: Singles::default(),
             segments: MORE_SEGMENTS,
+            plus: summing::fastest(),
             begun: Instant::now(),
         }
     }
@@ -354,7 +358,7 @@ impl<P: PacketPort> Way<'_, P> {
             let (header, bytes) = self.sending.outbox.header(header_len);
             let (before, header_bytes) = bytes.split_at_mut(outside.len());
             before.copy_from_slice(outside);
-            let part = split.emit(index, header_bytes);
+            let part = split.emit(index, header_bytes, self.sending.plus);
             let payload = Piece {
                 place: Place::Batch,
                 start: packet.start + part.start,
@@ -383,6 +387,7 @@ impl<P: PacketPort> Way<'_, P> {
             singles,
             segments,
             begun,
+            ..
         } = &mut *self.sending;
         let buffers = outbox.buffers(self.batch);
         let messages = outbox.messages();
@@ -526,7 +531,9 @@ impl<P: PacketPort> Joining<'_, P> {
                     JOINED
                 }
             && self.way.sending.outbox.has_room(2, MAX_HEADERS_BYTES)
-            && open.run.take(&batch[open.first.clone()], bytes)
+            && open
+                .run
+                .take(&batch[open.first.clone()], bytes, self.way.sending.plus)
         {
             let outbox = &mut self.way.sending.outbox;
             let header_len = open.run.header_len();
@@ -553,7 +560,7 @@ impl<P: PacketPort> Joining<'_, P> {
         let offloads = self.way.shared.offloads();
         let (tcp, udp) = (offloads.has(Offload::Tso), offloads.has(Offload::Uso));
         if tcp || udp {
-            self.open = Run::begin(bytes)
+            self.open = Run::begin(bytes, self.way.sending.plus)
                 .filter(|run| if run.kind() == Gso::Udp { udp } else { tcp })
                 .map(|run| Open {
                     run,

@@ -1,6 +1,6 @@
 //! The TUN device, UDP sockets and the pump that carries packets between them (Linux).
 //!
-//! `unsafe` stands in [`tun`], [`udp`] and [`traffic`] only, around system calls, each with its reason.
+//! `unsafe` stands in [`tun`], [`udp`] and [`traffic`], around system calls, and in [`summing`], each with its reason.
 pub mod engine;
 pub mod memory;
 pub mod offload;
@@ -8,6 +8,7 @@ pub mod outbox;
 pub mod port;
 pub mod pump;
 pub mod shared;
+pub mod summing;
 pub mod traffic;
 pub mod tun;
 pub mod udp;

@@ -3,7 +3,7 @@ use super::layout::{
     ACK, Below, CWR, FIN, Layout, PSH, RST, SYN, TCP_FLAGS, Transport, URG, long, set_word, word, word_of,
 };
 use super::vnet::{Gso, VnetHeader};
-use crate::wire::checksum::Sum;
+use crate::wire::checksum::{Summing, is_valid};
 
 /// The longest super-packet, in bytes: what the length field of IPv4 can say.
 const MOST_BYTES: usize = 65_535;
@@ -38,10 +38,10 @@ impl Run {
     /// A run that begins with `packet`; None if nothing can follow: it has no payload, is a fragment, has options below the
     /// transport, opens or breaks a connection, or its checksum is wrong or missing.
     #[must_use]
-    pub fn begin(packet: &[u8]) -> Option<Self> {
+    pub fn begin(packet: &[u8], plus: Summing) -> Option<Self> {
         let layout = Layout::of(packet)?;
         let flags = joinable(&layout, packet)?;
-        if !checksum_is_right(&layout, packet) {
+        if !checksum_is_right(&layout, packet, plus) {
             return None;
         }
         Some(Self {
@@ -57,7 +57,7 @@ impl Run {
 
     /// Takes `packet`, if it continues the flow of `first`, with which the run began; whether it did. Its payload begins at
     /// [`header_len`](Self::header_len) and goes on to where its IP header says that it ends.
-    pub fn take(&mut self, first: &[u8], packet: &[u8]) -> bool {
+    pub fn take(&mut self, first: &[u8], packet: &[u8], plus: Summing) -> bool {
         if self.is_over {
             return false;
         }
@@ -79,7 +79,7 @@ impl Run {
         let Some(identification) = self.follows(first, packet) else {
             return false;
         };
-        if !checksum_is_right(&layout, packet) {
+        if !checksum_is_right(&layout, packet, plus) {
             return false;
         }
         self.identification = identification;
@@ -227,13 +227,12 @@ fn joinable(layout: &Layout, packet: &[u8]) -> Option<u8> {
 }
 
 /// Whether both checksums of the packet fit: that of an IPv4 header, and that of the transport.
-fn checksum_is_right(layout: &Layout, packet: &[u8]) -> bool {
-    if layout.below == Below::V4 && !Sum::ZERO.plus(&packet[..layout.at]).is_valid() {
+fn checksum_is_right(layout: &Layout, packet: &[u8], plus: Summing) -> bool {
+    if layout.below == Below::V4 && !is_valid(&packet[..layout.at]) {
         return false;
     }
-    layout
+    let pseudo = layout
         .addresses(packet)
-        .plus_word(word_of(layout.end - layout.at))
-        .plus(&packet[layout.at..layout.end])
-        .is_valid()
+        .plus_word(word_of(layout.end - layout.at));
+    plus(pseudo, &packet[layout.at..layout.end]).is_valid()
 }

@@ -5,7 +5,7 @@ use super::layout::{
     Below, CWR, FIN, Layout, PSH, TCP_FLAGS, Transport, UDP_CHECKSUM, long, set_word, word, word_of,
 };
 use super::vnet::{Gso, VnetHeader};
-use crate::wire::checksum::Sum;
+use crate::wire::checksum::{Sum, Summing};
 
 /// Why a packet contradicts the header before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl<'a> Split<'a> {
     }
 
     /// Writes the headers of wire packet `index` to `header`, which has room for them; where its payload lies in the super-packet.
-    pub fn emit(&self, index: usize, header: &mut [u8]) -> Range<usize> {
+    pub fn emit(&self, index: usize, header: &mut [u8], plus: Summing) -> Range<usize> {
         let Layout { at, payload, end, .. } = self.layout;
         let start = payload + index * self.segment;
         let part = start..(start + self.segment).min(end);
@@ -111,7 +111,7 @@ impl<'a> Split<'a> {
             self.layout.set_ip_checksum(header);
         }
         let length = word_of(payload - at + part.len());
-        let mut sum = self.constant.plus_word(length).plus(&self.packet[part.clone()]);
+        let mut sum = plus(self.constant.plus_word(length), &self.packet[part.clone()]);
         match self.layout.transport {
             Transport::Tcp => {
                 #[allow(clippy::cast_possible_truncation, reason = "packets are shorter than 64 KiB")]
@@ -123,7 +123,10 @@ impl<'a> Split<'a> {
                 if index + 1 < self.count {
                     header[at + TCP_FLAGS] &= !(FIN | PSH);
                 }
-                sum = sum.plus(&header[at + 4..at + 8]).plus_word(word(header, at + 12));
+                sum = sum
+                    .plus_word(word(header, at + 4))
+                    .plus_word(word(header, at + 6))
+                    .plus_word(word(header, at + 12));
             }
             Transport::Udp => sum = sum.plus_word(length),
         }
@@ -148,7 +151,7 @@ fn finished(sum: Sum, transport: Transport) -> u16 {
 ///
 /// # Errors
 /// The checksum would not lie inside the packet.
-pub fn complete_checksum(vnet: &VnetHeader, packet: &mut [u8]) -> Result<(), SplitError> {
+pub fn complete_checksum(vnet: &VnetHeader, packet: &mut [u8], plus: Summing) -> Result<(), SplitError> {
     if !vnet.needs_checksum {
         return Ok(());
     }
@@ -157,7 +160,7 @@ pub fn complete_checksum(vnet: &VnetHeader, packet: &mut [u8]) -> Result<(), Spl
     if at + 2 > packet.len() {
         return Err(SplitError::ChecksumPlace);
     }
-    let mut checksum = Sum::ZERO.plus(&packet[start..]).complement();
+    let mut checksum = plus(Sum::ZERO, &packet[start..]).complement();
     // Only UDP has its checksum there, and for it zero means none.
     if checksum == 0 && usize::from(vnet.checksum_offset) == UDP_CHECKSUM {
         checksum = 0xffff;

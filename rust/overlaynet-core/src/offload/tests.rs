@@ -1,5 +1,6 @@
 //! Split and join against a slow builder of packets that shares no code with them.
 use super::*;
+use crate::wire::checksum::Sum;
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -245,7 +246,7 @@ fn split(vnet: &VnetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
     let split = Split::new(vnet, packet).unwrap();
     let mut header = [0xee; MAX_HEADERS_BYTES];
     let packets = (0..split.len()).map(|at| {
-        let payload = split.emit(at, &mut header);
+        let payload = split.emit(at, &mut header, Sum::plus);
         [&header[..split.header_len()], &packet[payload]].concat()
     });
     packets.collect()
@@ -257,14 +258,14 @@ fn join(packets: &[Vec<u8>]) -> Vec<(Vec<Vec<u8>>, VnetHeader, Vec<u8>)> {
     let mut at = 0;
     while at < packets.len() {
         let first = &packets[at];
-        let Some(mut run) = Run::begin(first) else {
+        let Some(mut run) = Run::begin(first, Sum::plus) else {
             runs.push((vec![first.clone()], VnetHeader::default(), first.clone()));
             at += 1;
             continue;
         };
         while packets
             .get(at + run.len())
-            .is_some_and(|next| run.take(first, next))
+            .is_some_and(|next| run.take(first, next, Sum::plus))
         {}
         let members = &packets[at..at + run.len()];
         let mut whole = first.clone();
@@ -400,19 +401,19 @@ proptest! {
         if let Ok(split) = Split::new(&vnet, &packet) {
             let mut room = [0; MAX_HEADERS_BYTES];
             for at in 0..split.len() {
-                split.emit(at, &mut room);
+                split.emit(at, &mut room, Sum::plus);
             }
         }
-        if let Some(mut run) = Run::begin(&packet) {
-            run.take(&packet, &other);
+        if let Some(mut run) = Run::begin(&packet, Sum::plus) {
+            run.take(&packet, &other, Sum::plus);
         }
-        let _ = complete_checksum(&vnet, &mut packet);
+        let _ = complete_checksum(&vnet, &mut packet, Sum::plus);
     }
 
     #[test]
     fn a_half_done_checksum_is_completed(flow in flows(), (part, _) in big_parts()) {
         let (vnet, mut packet) = flow.super_packet(&part, 1, 0);
-        complete_checksum(&vnet, &mut packet).unwrap();
+        complete_checksum(&vnet, &mut packet, Sum::plus).unwrap();
         prop_assert_eq!(packet, flow.packet(&part));
     }
 }
@@ -503,15 +504,15 @@ fn a_header_that_contradicts_the_packet_is_refused() {
 fn datagrams_without_checksum_and_packets_that_open_or_break_connections_stay_alone() {
     let mut datagram = plain(false).packet(&part(100));
     datagram[26..28].fill(0);
-    assert!(Run::begin(&datagram).is_none());
+    assert!(Run::begin(&datagram, Sum::plus).is_none());
     for flags in [0x02, 0x12, 0x14, 0x30, 0x00] {
         let packet = plain(true).packet(&Part { flags, ..part(100) });
-        assert!(Run::begin(&packet).is_none(), "{flags:#x}");
+        assert!(Run::begin(&packet, Sum::plus).is_none(), "{flags:#x}");
     }
-    assert!(Run::begin(&plain(true).packet(&part(0))).is_none());
+    assert!(Run::begin(&plain(true).packet(&part(0)), Sum::plus).is_none());
     let mut fragment = plain(false).packet(&part(100));
     fragment[6] = 0x20;
-    assert!(Run::begin(&fragment).is_none());
+    assert!(Run::begin(&fragment, Sum::plus).is_none());
 }
 
 #[test]
@@ -525,15 +526,15 @@ fn a_run_ends_with_push_with_a_shorter_packet_and_before_64_kib() {
             ..part(payload)
         })
     };
-    let mut run = Run::begin(&first).unwrap();
-    assert!(!run.take(&first, &next(1001, 0x10, 1000)));
-    assert!(run.take(&first, &next(1000, 0x18, 1000)) && run.is_over());
-    assert!(!run.take(&first, &next(1000, 0x10, 2000)));
-    let mut run = Run::begin(&first).unwrap();
-    assert!(run.take(&first, &next(999, 0x10, 1000)) && run.is_over());
-    let mut run = Run::begin(&first).unwrap();
+    let mut run = Run::begin(&first, Sum::plus).unwrap();
+    assert!(!run.take(&first, &next(1001, 0x10, 1000), Sum::plus));
+    assert!(run.take(&first, &next(1000, 0x18, 1000), Sum::plus) && run.is_over());
+    assert!(!run.take(&first, &next(1000, 0x10, 2000), Sum::plus));
+    let mut run = Run::begin(&first, Sum::plus).unwrap();
+    assert!(run.take(&first, &next(999, 0x10, 1000), Sum::plus) && run.is_over());
+    let mut run = Run::begin(&first, Sum::plus).unwrap();
     let mut taken = 1;
-    while run.take(&first, &next(1000, 0x10, 1000 * taken)) {
+    while run.take(&first, &next(1000, 0x10, 1000 * taken), Sum::plus) {
         taken += 1;
     }
     assert_eq!(taken, 65);

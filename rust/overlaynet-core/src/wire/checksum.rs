@@ -4,6 +4,9 @@
 //! must have an even number of bytes.
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+/// A way to add words to a sum: [`Sum::plus`], or the same compiled for what the processor has.
+pub type Summing = fn(Sum, &[u8]) -> Sum;
+
 /// A one's complement sum of 16-bit big-endian words, not yet folded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
@@ -13,7 +16,11 @@ impl Sum {
     pub const ZERO: Self = Self(0);
 
     /// This sum and the words of `bytes`; an odd last byte is followed by a zero byte.
+    ///
+    /// Always inline, so that a caller that is compiled for wider vectors has this loop in them.
     #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "for the caller's target features")]
     pub fn plus(self, bytes: &[u8]) -> Self {
         // Four sums of 32-bit words in the machine's own byte order, which the compiler turns into vectors: carries and byte order
         // do not matter until the end (RFC 1071 section 2).
