@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -47,7 +48,9 @@ def test_traffic_crosses_without_an_offload(hosts: tuple[Host, Host, Host], left
     b.begin(a, offloads=[name for name in OFFLOADS if name not in left])
 
     assert send_stream(a, b, "8M") > 1 << 20
-    assert a.ask("offloads") == {name: "off" if name in left else "on" for name in OFFLOADS}
+    # Few processors have none to spare for looking.
+    useless = {"poll"} if len(os.sched_getaffinity(0)) < 4 else set()
+    assert a.ask("offloads") == {name: "off" if name in useless or name in left else "on" for name in OFFLOADS}
     assert b.drops() == {}
 
 

@@ -115,6 +115,11 @@ impl Offloads {
         self.0[offload as usize].store(error, Ordering::Relaxed);
     }
 
+    /// Notes that it is of no use here, whoever wants it.
+    pub fn rule_out(&self, offload: Offload) {
+        self.0[offload as usize].store(OFF, Ordering::Relaxed);
+    }
+
     /// Notes that the kernel refused it.
     pub fn give_up(&self, offload: Offload, error: i32) {
         self.0[offload as usize].store(GIVEN_UP + error, Ordering::Relaxed);
