@@ -57,6 +57,17 @@ def test_booted_host_without_its_store_programs_what_it_kept() -> None:
         assert world.text() == whole
 
 
+def test_routes_in_networks_that_the_configuration_no_longer_has_go_at_the_next_start() -> None:
+    world = World(HOST_GW, peer(7, backend="host-gw"))
+    world.settle()
+    assert "10.5.7.0/24" in world.text()
+    world.store.config = b'{"Network": "10.6.0.0/16", "Backend": {"Type": "host-gw"}}'
+    world.restart()
+    world.settle(5.0)
+    assert world.ready
+    assert "10.5." not in world.text()
+
+
 def test_engine_runs_from_the_kept_snapshot() -> None:
     world = started(UDP)
     world.store.reachable = False

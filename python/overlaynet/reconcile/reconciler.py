@@ -21,7 +21,7 @@ from typing import assert_never
 
 from overlaynet.backend import DesiredState, attributes, desired
 from overlaynet.errors import ConfigError, LeaseLostError, StoreDataError
-from overlaynet.model.addresses import Address
+from overlaynet.model.addresses import Address, Prefix
 from overlaynet.model.dataplane import PumpConfig
 from overlaynet.model.host import HostSettings
 from overlaynet.model.kept import Kept
@@ -88,6 +88,7 @@ class Reconciler:
         self._confirmed = False
         self._kept_of: tuple[int, Lease] | None = None
         self._keep_at = 0.0
+        self._former_networks: tuple[Prefix, ...] = ()
         self._seen_locals: set[Address | None] = set()
         self._started = False
         self._stopping: StopRequested | None = None
@@ -187,6 +188,7 @@ class Reconciler:
 
     def _restore(self, kept: Kept) -> None:
         self.store.restore(kept)
+        self._former_networks = () if self.store.config is None else self.store.config.networks
         self.lease.resume(kept.own)
         self.journal.say(
             "info", "kept", f"going on from the last run's snapshot at revision {kept.revision} until the store answers"
@@ -275,7 +277,9 @@ class Reconciler:
         self._tell_refusals(accepted, state)
         self.accepted, self.state = accepted, state
         sysctls = tuple(item.path for item in state.objects if isinstance(item, Sysctl))
-        self.kernel.want(state, Scope(self.settings.underlay, config.networks, sysctls), complete=self._confirmed)
+        # The routes of the last run lie in its networks, which may be others.
+        networks = tuple(dict.fromkeys((*config.networks, *self._former_networks)))
+        self.kernel.want(state, Scope(self.settings.underlay, networks, sysctls), complete=self._confirmed)
 
     def _own_addresses(self, underlay: Underlay) -> tuple[Address, ...]:
         settings = self.settings
