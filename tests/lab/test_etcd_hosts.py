@@ -18,7 +18,7 @@ from overlaynet.errors import AddressInUseError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import traffic
 from overlaynet.lab.daemons import HEALTHZ_PORT, clean_environment, program
-from overlaynet.lab.etcd import LabEtcd
+from overlaynet.lab.etcd import PREFIX, LabEtcd
 from overlaynet.lab.topology import plan_lab
 
 from tests.lab.conftest import lab_name
@@ -112,6 +112,52 @@ def test_revoked_host_moves_says_so_and_its_peer_follows(lab: labs.Lab) -> None:
     until(lambda: knows(lab, 1, lambda: new))
     assert old.split("-")[0] not in lab.run("host1", "ip", "-4", "-o", "address").stdout
     assert old.split("-")[0] not in lab.run("host2", "ip", "route").stdout
+
+
+def ctl(lab: labs.Lab, *words: str) -> str:
+    """What etcdctl says."""
+    endpoint, _, _ = lab.store.removeprefix("etcd://").partition("/")
+    done = lab.run("host2", "env", "ETCDCTL_API=3", "etcdctl", "--endpoints", endpoint, *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def lease_id(lab: labs.Lab, key: str) -> int:
+    """The etcd lease of a key; 0: it is not there."""
+    return sum(int(pair.get("lease", 0)) for pair in json.loads(ctl(lab, "get", key, "-w", "json")).get("kvs", []))
+
+
+def test_lease_that_is_meddled_with_by_hand_is_held_again_on_the_same_subnet(lab: labs.Lab) -> None:
+    held = subnet(lab, 0)
+    key, owner = f"{PREFIX}/subnets/{held}", f"{PREFIX}/overlaynet/owner/{held}"
+    value = ctl(lab, "get", key, "--print-value-only").rstrip("\n")
+    for words in ("del {key}", "del {owner}", "lease revoke {before:x}"):
+        before = lease_id(lab, key)
+        ctl(lab, *words.format(key=key, owner=owner, before=before).split())
+        until(lambda: lease_id(lab, key) == lease_id(lab, owner) not in (0, before))  # noqa: B023
+        until(lambda: not status(lab, 0)["lease"]["expired"])
+    before = lease_id(lab, owner)
+    ctl(lab, "put", key, value)
+    until(lambda: lease_id(lab, owner) not in (0, before))
+    assert lease_id(lab, key) == 0
+    assert subnet(lab, 0) == held
+    assert status(lab, 0)["warnings"] == []
+    assert (lab.files.host(lab.plan.hosts[0]).log.read_text()).count("subnet.env published") == 1
+    assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
+
+
+def test_configuration_that_is_not_valid_or_needs_a_restart_is_named_and_changes_nothing(lab: labs.Lab) -> None:
+    key = f"{PREFIX}/config"
+    good, routes = ctl(lab, "get", key, "--print-value-only").rstrip("\n"), lab.run("host1", "ip", "route").stdout
+    for text, named in (("{", "JSON"), ('{"Network":"10.1.0.0/99"}', "Network"), (good.replace("vxlan", "host-gw"), "(Backend)")):
+        ctl(lab, "put", key, text)
+        until(lambda: any(named in warning for warning in status(lab, 0)["warnings"]))  # noqa: B023
+    ctl(lab, "del", key)
+    until(lambda: "network set" in status(lab, 0)["store_error"])
+    ctl(lab, "put", key, good)
+    until(lambda: status(lab, 0)["warnings"] == [] and not status(lab, 0)["store_error"])
+    assert lab.run("host1", "ip", "route").stdout == routes
+    assert status(lab, 0)["ready"]
 
 
 def test_deleted_lease_is_claimed_again_on_the_same_subnet(lab: labs.Lab) -> None:
