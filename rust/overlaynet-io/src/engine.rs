@@ -22,14 +22,14 @@ use crate::port::{Batch, Buffers, Message, PacketPort, Piece, Place};
 use crate::shared::{PATH_MTU_LASTS, Picture, Shared};
 use crate::summing;
 
-/// Packets that one turn takes from the TUN.
-const OUTGOING: usize = 128;
+/// Packets that one turn takes from the TUN: as many small ones as fill two sends.
+const OUTGOING: usize = 2 * MORE_SEGMENTS;
 
 /// Bytes that one turn takes from the TUN, about: four super-packets, which stay in the cache until they are sent.
 const OUTGOING_BYTES: usize = 4 * (64 << 10);
 
 /// The most TCP packets that are joined to one: what one write(2) can take in pieces, with room for headers. Of UDP packets the
-/// kernel takes as many as in one send (`virtio_net_hdr_to_skb` in include/linux/virtio_net.h).
+/// kernel takes as many as in one send (`virtio_net_hdr_to_skb` in include/linux/virtio_net.h), and the engine as many as it sends.
 const JOINED: usize = 1000;
 
 /// How many source ports flows are spread over, where the encapsulation wants that.
@@ -470,8 +470,8 @@ fn give_up(offloads: &Offloads, message: &Message, error: i32, segments: &mut us
     let offload = match (message.endpoint, message.vnet.gso) {
         // The segments do not fit the path to this one peer.
         (Some(_), _) if error == libc::EMSGSIZE => return,
-        // Linux before 6.9 takes 64 (UDP_MAX_SEGMENTS in include/linux/udp.h).
-        (Some(_), _) if error == libc::EINVAL && message.packets > SEGMENTS => {
+        // Linux before 6.9 takes 64 (UDP_MAX_SEGMENTS in include/linux/udp.h), to send as to deliver.
+        (Some(_), _) | (None, Gso::Udp) if error == libc::EINVAL && message.packets > SEGMENTS => {
             *segments = SEGMENTS;
             return;
         }
@@ -526,7 +526,7 @@ impl<P: PacketPort> Joining<'_, P> {
             && open.peer == peer
             && open.run.len()
                 < if open.run.kind() == Gso::Udp {
-                    SEGMENTS
+                    self.way.sending.segments
                 } else {
                     JOINED
                 }
