@@ -94,10 +94,11 @@ class RealWorld:
     def kernel(self) -> Kernel:
         return self._kernel
 
-    def run(self, words: str, program: str = "ip") -> None:
+    def run(self, words: str, program: str = "ip") -> str:
         inside = ["ip", "netns", "exec", self.namespace]
         done = subprocess.run([*inside, program, *words.split()], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{program} {words}: {done.stderr}"
+        return done.stdout
 
     def remove_link(self, name: str) -> None:
         self.run(f"link delete {name}")

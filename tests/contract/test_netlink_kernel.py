@@ -63,6 +63,11 @@ async def test_what_the_kernel_and_others_put_on_our_links_is_no_object_of_ours(
     assert await state(world) == [describe(VXLAN)]
 
 
+async def test_packets_for_a_tun_wait_in_no_queue_before_its_own(world: RealWorld) -> None:
+    assert await errnos(world, Put(TunLink("ovl-udp", Mtu(1400)))) == [None]
+    assert world.run("qdisc show dev ovl-udp", program="tc").split()[:2] == ["qdisc", "noqueue"]
+
+
 async def test_devices_get_no_link_local_address(world: RealWorld) -> None:
     assert await errnos(world, Put(VXLAN), Put(TunLink("ovl-udp", Mtu(1400)))) == [None] * 2
     for name in ("ovl.1", "ovl-udp"):

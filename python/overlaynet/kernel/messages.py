@@ -35,6 +35,7 @@ IFA_F_NODAD: Final = 0x02
 NUD_PERMANENT: Final = 0x80
 _TUN_TYPE_TUN: Final = 1
 
+_ROOT: Final = 0xFFFFFFFF  # TC_H_ROOT, include/uapi/linux/pkt_sched.h
 _NO_MAC: Final = MacAddress(bytes(6))
 
 
@@ -56,6 +57,11 @@ class LinkView:
     def up(self) -> bool:
         """Whether it is set up (not whether it has a carrier)."""
         return bool(self.flags & IFF_UP)
+
+
+def no_queue_message(link: LinkIndex) -> Message:
+    """The link's packets go to it at once, past any queueing discipline (net/sched/sch_generic.c, noqueue)."""
+    return Message("qdisc", {"index": int(link), "parent": _ROOT}, (("TCA_KIND", "noqueue"),))
 
 
 def read_link(record: Record) -> LinkView:

@@ -7,6 +7,7 @@ protocol number is ever changed; a link is looked at again before it is deleted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 from collections.abc import AsyncIterator, Hashable, Sequence
@@ -275,6 +276,11 @@ class NetlinkKernel:
         there_now = messages.link_object(made, names)
         if there_now is not None:
             await self._settle(item, made, there_now)
+        if isinstance(item, TunLink):
+            # The device has a queue of its own: one before it costs time for each packet and holds none back. Where the kernel
+            # does not take it, packets are as well off, but for that time.
+            with contextlib.suppress(OSError):
+                await self._socket.request(messages.no_queue_message(made.index), REPLACE)
 
     async def _settle(self, item: Link, view: LinkView, there: Link) -> None:
         """Give the link what can be changed in place, set it up, and look whether it took everything."""

@@ -32,20 +32,24 @@ from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELNEIGH,
+    RTM_DELQDISC,
     RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETNEIGH,
+    RTM_GETQDISC,
     RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
+    RTM_NEWQDISC,
     RTM_NEWROUTE,
 )
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from overlaynet.errors import KernelBusyError
 from overlaynet.kernel.namespace import NamespaceThread, route_socket
@@ -60,6 +64,7 @@ _MESSAGES: Final[Mapping[str, tuple[Any, int, int, int]]] = {
     "link": (ifinfmsg, RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK),
     "address": (ifaddrmsg, RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR),
     "neighbour": (ndmsg, RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH),
+    "qdisc": (tcmsg, RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC),
     "route": (rtmsg, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE),
 }
 
@@ -69,7 +74,7 @@ _PAUSE_EVERY = 100
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of one topic (`link`, `address`, `neighbour`, `route`): its structure's fields, and its attributes."""
+    """A message of one topic (`link`, `address`, `neighbour`, `qdisc`, `route`): its structure's fields, and its attributes."""
 
     topic: str
     fields: Mapping[str, int] = field(default_factory=dict)
