@@ -445,9 +445,8 @@ fn what_the_kernel_does_not_take_at_all_is_counted() {
     assert_eq!(one.shared.offloads().state(Offload::Gso), OffloadState::On);
 }
 
-#[test]
-fn datagrams_inside_keep_their_borders() {
-    let (mut one, mut two) = (node(0, &[1]), node(1, &[0]));
+/// Puts 200 datagrams of one flow into the TUN, each filled with its number.
+fn flow_of_datagrams(one: &mut Engine<MemoryPort, MemoryPort>) {
     for at in 0..200_u8 {
         let repr = udp::Repr {
             source_port: 1,
@@ -462,6 +461,12 @@ fn datagrams_inside_keep_their_borders() {
         repr.emit(&mut bytes[20..], Some(pseudo));
         one.tun.inbox.push_back(received(bytes));
     }
+}
+
+#[test]
+fn datagrams_inside_keep_their_borders() {
+    let (mut one, mut two) = (node(0, &[1]), node(1, &[0]));
+    flow_of_datagrams(&mut one);
     one.turn().unwrap();
     carry(&mut one, 0, &mut two);
     two.turn().unwrap();
@@ -477,6 +482,41 @@ fn datagrams_inside_keep_their_borders() {
             .collect();
         assert_eq!(order, (first..first + packets).collect::<Vec<u8>>());
     }
+}
+
+#[test]
+fn a_kernel_that_takes_fewer_datagrams_at_once_gets_fewer_and_loses_none() {
+    let (mut one, mut two) = (node(0, &[1]), node(1, &[0]));
+    two.tun.refusal = Some(refuses(64, libc::EINVAL));
+    for turn in 0..2 {
+        flow_of_datagrams(&mut one);
+        one.turn().unwrap();
+        carry(&mut one, 0, &mut two);
+        two.turn().unwrap();
+        assert_eq!(
+            two.shared.offloads().state(Offload::Uso),
+            OffloadState::On,
+            "{turn}"
+        );
+        assert_eq!(two.shared.traffic().rx_packets.value(), 200 * (turn + 1));
+    }
+    let longest = two.tun.outbox.iter().map(|sent| sent.message.packets).max();
+    assert_eq!(longest, Some(63));
+    let order: Vec<u8> = two
+        .tun
+        .outbox
+        .iter()
+        .flat_map(|sent| {
+            sent.bytes[28..]
+                .chunks(100)
+                .map(|datagram| datagram[0])
+                .collect::<Vec<u8>>()
+        })
+        .collect();
+    assert_eq!(
+        order,
+        [(0..200).collect::<Vec<u8>>(), (0..200).collect()].concat()
+    );
 }
 
 #[test]
