@@ -30,6 +30,7 @@ from overlaynet.model.kernel import (
     VxlanLink,
     describe,
     in_order,
+    route_key,
 )
 
 from tests.contract.kernel_worlds import SCOPE, UNDERLAY, World, errnos, fake_world, observe, real_world, state
@@ -328,7 +329,7 @@ async def test_a_foreign_route_at_another_metric_stands_beside_ours(world: World
     await make(world, DIRECT)
     assert await state(world) == lines(DIRECT)
     assert await errnos(world, Delete(DIRECT)) == [None]
-    assert (ObjectKind.ROUTE, DIRECT.prefix, 7) in dict((await observe(world)).foreign)
+    assert route_key(DIRECT.prefix, 7) in dict((await observe(world)).foreign)
 
 
 async def test_routes_outside_the_networks_are_no_concern(world: World) -> None:

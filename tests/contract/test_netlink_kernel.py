@@ -204,3 +204,28 @@ async def test_a_neighbour_that_the_kernel_is_resolving_is_no_obstacle(world: Re
     assert await errnos(world, Put(wanted)) == [None]
     assert await errnos(world, Put(wanted)) == [errno.EEXIST]
     assert wanted in (await observe(world)).objects
+
+
+async def test_our_own_entries_are_no_news_and_what_others_do_to_them_is(world: RealWorld) -> None:
+    first, second = ip_address("192.0.2.2"), ip_address("192.0.2.3")
+    stations = [FdbEntry("ovl.1", MacAddress(bytes([2, 0, 0, 0, 1, number])), first) for number in range(50)]
+    made = [Put(VXLAN), Put(LinkAddress("ovl.1", ip_address("10.1.3.0")))]
+    assert await errnos(world, *made) == [None] * 2
+    async with aclosing(cast("AsyncGenerator[None, None]", world.kernel.changes(SCOPE))) as changes:
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.3)
+        assert set(await errnos(world, *(Put(item) for item in stations))) == {None}
+        await asyncio.sleep(0.1)
+        moved = [Put(dataclasses.replace(item, destination=second), item) for item in stations]
+        assert set(await errnos(world, *moved)) == {None}
+        await asyncio.sleep(0.1)
+        assert await errnos(world, Delete(moved[0].object)) == [None]
+        assert await errnos(world, Put(Neighbour("ovl.1", ip_address("10.1.4.0"), MAC))) == [None]
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        world.run(f"fdb replace {stations[1].mac} dev ovl.1 dst {first} self permanent", program="bridge")
+        await asyncio.wait_for(waiting, 5)
+        again = asyncio.ensure_future(anext(changes))
+        await observe(world)
+        world.run(f"fdb delete {stations[2].mac} dev ovl.1 self", program="bridge")
+        await asyncio.wait_for(again, 5)

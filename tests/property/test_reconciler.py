@@ -253,7 +253,8 @@ class Hosts(RuleBasedStateMachine):
         assert len(world.reconciler.status(world.now).conflicts) == len(conflicts)
         known = {"programmed", "refused", "conflict"}
         assert set(world.states().values()) <= known
-        for name, keys in state.owners.items():
+        for name, plan in state.plans.items():
+            keys = [item.key for item in plan.objects]
             assert world.states()[name] == ("conflict" if set(keys) & blocked else "programmed")
         assert not any(isinstance(one, Put) and one.object.key in blocked for one in _operations(world))
 

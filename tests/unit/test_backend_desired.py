@@ -213,7 +213,7 @@ def test_vxlan_peer_that_cannot_be_reached_is_refused_with_the_reason(bad: Lease
     state = desired(network(VXLAN), settings(), OWN, (bad, peer(8)), UNDERLAY)
     assert [lease for lease, _ in state.refused] == [bad]
     assert why in state.refused[0][1]
-    assert list(state.owners) == [str(subnets(8))]
+    assert list(state.plans) == [str(subnets(8))]
 
 
 def test_two_peers_with_one_mac_address_do_not_share_an_entry() -> None:
@@ -298,8 +298,8 @@ def test_udp_in_both_families_sends_ipv6_only_to_hosts_that_say_they_take_it() -
     ]
     assert [lease for lease, _ in state.refused] == [only_v6]
     assert "udp6" in state.refused[0][1]
-    assert "udp6" in state.paths[str(unable.subnets)]
-    assert "udp6" not in state.paths[str(able.subnets)]
+    assert "udp6" in state.plans[str(unable.subnets)].path
+    assert "udp6" not in state.plans[str(able.subnets)].path
     text = [describe(item) for item in state.objects]
     assert "route fd00:5::/48 dev ovl-udp metric 1024" in text
     assert "address fd00:5:0:1::/128 dev ovl-udp" in text

@@ -46,7 +46,7 @@ def test_equal_sides_give_no_operation() -> None:
 
 
 def test_puts_go_in_order_of_kind_and_a_links_sysctl_after_the_link() -> None:
-    assert [one.object for one in operations(ALL)] == [FORWARD, LINK, LINK_SYSCTL, ADDRESS, NEIGHBOUR, FDB, HOP, ROUTE, OVER_HOP]
+    assert [one.object for one in operations(ALL)] == [FORWARD, LINK, LINK_SYSCTL, ADDRESS, NEIGHBOUR, FDB, HOP, OVER_HOP, ROUTE]
 
 
 def test_deletes_go_in_reverse_order_and_leave_sysctls() -> None:

@@ -13,7 +13,7 @@ from overlaynet.backend.udp import TUN_NAME, UDP6, UdpBackend
 from overlaynet.backend.vxlan import VxlanBackend, link_name
 from overlaynet.backend.vxlan_user import UserVxlanBackend
 from overlaynet.model.host import HostSettings
-from overlaynet.model.kernel import KernelObject, Underlay
+from overlaynet.model.kernel import Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes
 from overlaynet.model.network import HostGwOptions, NetworkConfig, UdpOptions, VxlanOptions
 
@@ -73,9 +73,7 @@ def desired(
     """Everything that this host should hold to reach `peers`, which are acceptable leases that do not overlap."""
     backend = backend_for(config, settings)
     base = backend.base(own, underlay)
-    objects: list[KernelObject] = list(base.objects)
-    owners: dict[str, tuple[Hashable, ...]] = {}
-    paths: dict[str, str] = {}
+    plans: dict[str, PeerPlan] = {}
     refused: list[tuple[Lease, str]] = []
     taken: list[Lease] = []
     claimed: dict[Hashable, str] = {}
@@ -88,17 +86,14 @@ def desired(
             continue
         name = str(peer.subnets)
         claimed.update((item.key, name) for item in outcome.objects)
-        objects += outcome.objects
-        owners[name] = tuple(item.key for item in outcome.objects)
-        paths[name] = outcome.path
+        plans[name] = outcome
         taken.append(peer)
     return DesiredState(
-        objects=tuple(sorted(objects, key=lambda item: item.kind)),
+        base=tuple(base.objects),
+        plans=plans,
         pump=backend.pump(base, tuple(taken)),
         mtu=base.mtu,
         refused=tuple(refused),
-        owners=owners,
-        paths=paths,
         warnings=base.warnings,
     )
 

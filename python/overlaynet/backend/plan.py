@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from overlaynet.model.addresses import Mtu
@@ -44,19 +44,24 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """Everything that a host's kernel and packet engine should hold; `objects` in the order of their kinds.
+    """Everything that a host's kernel and packet engine should hold.
 
-    `owners` maps a peer's subnets, as text, to the keys of its objects, and `paths` to the way of its packets; a peer of the
-    packet engine has no objects of its own. `refused` are the peers for which nothing is written, with the reason.
+    `base` is there whoever the peers are; `plans` has each peer's by its subnets, as text. A peer of the packet engine has no
+    objects of its own. `refused` are the peers for which nothing is written, with the reason.
     """
 
-    objects: tuple[KernelObject, ...]
+    base: tuple[KernelObject, ...]
+    plans: Mapping[str, PeerPlan]
     pump: PumpConfig | None
     mtu: Mtu
     refused: tuple[tuple[Lease, str], ...] = ()
-    owners: Mapping[str, tuple[Hashable, ...]] = field(default_factory=dict)
-    paths: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> tuple[KernelObject, ...]:
+        """All objects, in the order of their kinds."""
+        every = [*self.base, *(item for plan in self.plans.values() for item in plan.objects)]
+        return tuple(sorted(every, key=lambda item: item.kind))
 
 
 class Backend(Protocol):

@@ -42,6 +42,7 @@ class BulkSocket:
 
     def __init__(self, made: socket.socket) -> None:
         self._socket = made
+        self._port = int(made.getsockname()[0])
         self._sequence = 0
 
     @classmethod
@@ -61,7 +62,7 @@ class BulkSocket:
     @property
     def port(self) -> int:
         """The socket's own netlink address, which events that its requests cause carry."""
-        return int(self._socket.getsockname()[0])
+        return self._port
 
     def close(self) -> None:
         """Close the socket."""

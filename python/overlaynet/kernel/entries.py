@@ -7,7 +7,7 @@ tuples in the order that `overlaynet._core` documents: numbers as the kernel has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias, assert_never
 
@@ -107,6 +107,13 @@ def neighbour_at(kind: int, flags: int, fields: Fields) -> tuple[int, int, bytes
     if kind != RTM_NEWNEIGH or fields[0] == AF_BRIDGE:
         return None
     return fields[0], fields[1], fields[4]
+
+
+def stations(requests: Iterable[tuple[int, int, Fields]]) -> Iterator[tuple[tuple[int, bytes], bytes | None]]:
+    """Link and MAC address of each forwarding entry that is written, with its packed destination; None where it is deleted."""
+    for kind, _, fields in requests:
+        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and fields[0] == AF_BRIDGE:
+            yield (fields[1], fields[5]), fields[4] if kind == RTM_NEWNEIGH else None
 
 
 def passing(found: Iterable[Fields]) -> set[bytes]:

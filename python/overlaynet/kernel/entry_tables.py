@@ -21,7 +21,7 @@ from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.kernel.namespace import NamespaceThread
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.model.addresses import LinkIndex, Prefix
-from overlaynet.model.kernel import Delete, KernelObject, ObjectKind, Operation, Put, Route, Scope, describe
+from overlaynet.model.kernel import Delete, FdbEntry, KernelObject, Operation, Put, Route, Scope, describe, route_key
 
 _T = TypeVar("_T")
 
@@ -44,6 +44,7 @@ class EntryTables:
         self.next_hops = False
         self._known: dict[Fields, KernelObject | None] = {}
         self._known_in: Hashable = None
+        self._stations: dict[tuple[int, bytes], bytes | None] = {}
 
     async def open(self) -> None:
         """Open the socket, and find out whether this kernel knows next hops. OSError: it cannot be had."""
@@ -57,6 +58,13 @@ class EntryTables:
     def port(self) -> int:
         """The socket's netlink address, which events that its requests cause carry; 0 while it is closed."""
         return 0 if self._socket is None else self._socket.port
+
+    def knows(self, link: int, mac: bytes, destination: bytes | None) -> bool:
+        """Whether the forwarding entry leads there, or to None nowhere, as far as this adapter has read and written.
+
+        VXLAN devices announce changes of their entries without saying whose request it was (drivers/net/vxlan, vxlan_fdb_notify).
+        """
+        return (link, mac) in self._stations and self._stations[link, mac] == destination
 
     async def write(self, operations: Sequence[Operation]) -> list[KernelError | None]:
         """Carry out operations on entries in order; the result has, at each one's place, its refusal or None."""
@@ -103,6 +111,8 @@ class EntryTables:
                 places.append(place)
             except OSError as error:
                 results[place] = _refusal(operation, error)
+        # Before they are sent, since the kernel announces them at once.
+        self._stations.update(entries.stations(requests))
         try:
             answers: Sequence[OSError | None] = self._use(lambda bulk: _write_over_unresolved(bulk, requests))
         except OSError as error:
@@ -120,11 +130,14 @@ class EntryTables:
         known_in = (scope, underlay, frozenset((view.index, view.name) for view in ours))
         known = self._known if self._known_in == known_in else {}
         fresh: dict[Fields, KernelObject | None] = {}
+        stations: dict[tuple[int, bytes], bytes | None] = {}
         found = Reading()
         for view in ours:
             for fields, kind in _entries_of(bulk, view):
                 item = known[fields] if fields in known else kind(fields, view.name)
                 fresh[fields] = item
+                if isinstance(item, FdbEntry):
+                    stations[fields[1], fields[5]] = fields[4]
                 if item is not None:
                     found.objects.append(item)
         if self.next_hops:
@@ -156,7 +169,7 @@ class EntryTables:
                 else:
                     fresh[fields] = item
                 found.objects.append(item)
-        self._known, self._known_in = fresh, known_in
+        self._known, self._known_in, self._stations = fresh, known_in, stations
         return found
 
 
@@ -176,7 +189,7 @@ def _sort_route(fields: Fields, scope: Scope, names: Mapping[LinkIndex, str]) ->
     if entries.is_ours(fields):
         return entries.route(fields, names) if within or is_our_link(names.get(entries.route_link(fields), "")) else None
     if within:
-        return ((ObjectKind.ROUTE, prefix, entries.route_metric(fields)), entries.route_text(fields, names))
+        return (route_key(prefix, entries.route_metric(fields)), entries.route_text(fields, names))
     return None
 
 

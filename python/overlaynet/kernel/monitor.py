@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 from overlaynet import _core
 from overlaynet.kernel import entries
@@ -65,12 +65,17 @@ _SETTLE_S: Final = 0.02
 _READS_AT_ONCE: Final = 32
 
 
+Knows: TypeAlias = Callable[[int, bytes, bytes | None], bool]
+"""Whether a forwarding entry, by link, MAC address and packed destination (None: gone), is as we know it."""
+
+
 class Filter:
     """Decides whether messages concern us. It knows the links by number, as far as they are ours or the underlay."""
 
-    def __init__(self, scope: Scope, own_ports: Callable[[], tuple[int, ...]], links: dict[int, str]) -> None:
+    def __init__(self, scope: Scope, own_ports: Callable[[], tuple[int, ...]], links: dict[int, str], knows: Knows) -> None:
         self._scope = scope
         self._own_ports = own_ports
+        self._knows = knows
         self._links = {index: name for index, name in links.items() if self._matters(name)}
         self._underlay_state: dict[int, tuple[object, ...]] = {}
 
@@ -100,8 +105,10 @@ class Filter:
         return False
 
     def _neighbour(self, kind: int, fields: tuple[Any, ...]) -> bool:
-        family, index, state, _, _, _ = fields
+        family, index, state, _, destination, mac = fields
         ours = is_our_link(self._links.get(index, ""))
+        if family == AF_BRIDGE and mac is not None and self._knows(index, mac, None if kind == _DELNEIGH else destination):
+            return False
         # A neighbour that the kernel resolves by itself is no concern; a permanent one that vanishes may be shown as failed.
         return ours and (kind == _DELNEIGH or family == AF_BRIDGE or bool(state & NUD_PERMANENT))
 

@@ -164,7 +164,8 @@ class NetlinkKernel:
             except BaseException:
                 monitor.close()
                 raise
-            monitor.use(Filter(scope, lambda: (self._socket.port, self._tables.port), names), self._tables.port)
+            chosen = Filter(scope, lambda: (self._socket.port, self._tables.port), names, self._tables.knows)
+            monitor.use(chosen, self._tables.port)
             return monitor
         except OSError as error:
             raise as_kernel_error(error, "follow", _what(scope)) from error
@@ -193,8 +194,10 @@ class NetlinkKernel:
         found += await self._thread.call(lambda: [_seen_sysctl(path) for path in scope.sysctls])
         watched = ("all", scope.underlay, *by_index.values())
         filters = await self._thread.call(lambda: {name: read_sysctl(f"ipv4/conf/{name}/rp_filter") for name in watched})
+        everything = [*objects, *(item for item in found if item is not None)]
         return Observation(
-            objects=frozenset([*objects, *(item for item in found if item is not None)]),
+            # Hashing them all takes as long as reading them.
+            objects=await self._thread.call(lambda: frozenset(everything)),
             underlay=see_underlay(scope.underlay, links, addresses, reading.onlink),
             foreign=_sorted(foreign),
             warnings=rp_filter_warnings(filters),

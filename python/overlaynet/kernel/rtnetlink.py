@@ -101,6 +101,7 @@ class RouteSocket:
     def __init__(self, iproute: Any, made: socket.socket) -> None:
         self._iproute = iproute
         self._socket = made
+        self._port = int(made.getsockname()[0])
         self._lock = asyncio.Lock()
 
     @classmethod
@@ -117,7 +118,7 @@ class RouteSocket:
     @property
     def port(self) -> int:
         """The socket's own netlink address, which events that its requests cause carry."""
-        return int(self._socket.getsockname()[0])
+        return self._port
 
     async def dump(self, message: Message) -> list[Record]:
         """Everything that matches. KernelBusyError: it changed under each of several readings. OSError as the kernel gives it."""

@@ -2,6 +2,7 @@
 
 Every object has a `key`, which says which object it is, and its fields, which say what it is like: two values with one key and
 other fields are one object that has changed. Links are named, never numbered, since a link that is made again has a new index.
+Those that come by the thousand are hashed by their keys, which is cheaper and tells as much.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class ObjectKind(enum.IntEnum):
     FDB = 4
     NEXT_HOP = 5
     ROUTE = 6
+
+
+def route_key(prefix: Prefix, metric: int) -> Hashable:
+    """The key of a route. It is of plain numbers: hashing those of `ipaddress` costs more than all the rest of a comparison."""
+    return (ObjectKind.ROUTE, prefix.version, int(prefix.network_address), prefix.prefixlen, metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,10 @@ class Neighbour:
     @property
     def key(self) -> Hashable:
         """A neighbour is known by its link and IP address."""
-        return (self.kind, self.link, self.address)
+        return (self.kind, self.link, self.address.version, int(self.address))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,10 @@ class FdbEntry:
     @property
     def key(self) -> Hashable:
         """A forwarding entry is known by its link and MAC address."""
-        return (self.kind, self.link, self.mac)
+        return (self.kind, self.link, self.mac.octets)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +162,9 @@ class NextHop:
     def key(self) -> Hashable:
         """Next hops are known by number."""
         return (self.kind, self.id)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +193,10 @@ class Route:
         IPv6 routes without a metric get 1024 from the kernel (include/uapi/linux/ipv6_route.h, IP6_RT_PRIO_USER), so desired
         IPv6 routes always carry a metric.
         """
-        return (self.kind, self.prefix, self.metric)
+        return route_key(self.prefix, self.metric)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated
 
@@ -128,6 +129,7 @@ def encode_vxlan_data(data: VxlanData) -> bytes:
     return msgspec.json.encode({"VNI": data.vni, "VtepMAC": str(data.mac)})
 
 
+@lru_cache(maxsize=1 << 15)
 def decode_vxlan_data(text: bytes | None) -> VxlanData:
     """The VNI and MAC address in a peer's BackendData. StoreDataError says what is wrong with it."""
     if text is None:

@@ -23,7 +23,7 @@ are missing then, and put. Equal sides give no operation at all, which is what m
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from overlaynet.model.kernel import (
@@ -41,7 +41,6 @@ from overlaynet.model.kernel import (
     Sysctl,
     TunLink,
     VxlanLink,
-    describe,
     in_order,
 )
 
@@ -65,8 +64,13 @@ def link_of(item: KernelObject) -> str | None:
 
 def diff(wanted: Iterable[KernelObject], observation: Observation, *, complete: bool) -> Difference:
     """The operations that bring what was observed to what is wanted; `complete` allows deletes."""
-    seen = {item.key: item for item in observation.objects}
-    foreign = dict(observation.foreign)
+    return diff_by_key(wanted, {item.key: item for item in observation.objects}, dict(observation.foreign), complete=complete)
+
+
+def diff_by_key(
+    wanted: Iterable[KernelObject], seen: Mapping[Hashable, KernelObject], foreign: Mapping[Hashable, str], *, complete: bool
+) -> Difference:
+    """The same for what was seen by its keys. Of the same kind, puts keep the order in which they are wanted."""
     keys: set[Hashable] = set()
     puts: list[Put] = []
     conflicts: dict[Hashable, str] = {}
@@ -86,7 +90,7 @@ def diff(wanted: Iterable[KernelObject], observation: Observation, *, complete: 
             keys.discard(key)
         elif link is not None and link in lost_links:
             conflicts[key] = f"its link {link} is somebody else's: {lost_links[link]}"
-        elif have != item:
+        elif have is not item and have != item:
             puts.append(Put(item, replaces=have))
     deletes: list[Delete] = []
     if complete:
@@ -96,13 +100,9 @@ def diff(wanted: Iterable[KernelObject], observation: Observation, *, complete: 
             if key not in keys and item.kind is not ObjectKind.SYSCTL and link_of(item) not in lost_links
         ]
         deletes = [Delete(item) for item in reversed(in_order(stale))]
-    return Difference((*sorted(puts, key=lambda put: _rank(put.object)), *deletes), tuple(conflicts.items()))
+    return Difference((*puts, *deletes), tuple(conflicts.items()))
 
 
 def _place(item: KernelObject) -> float:
     after_its_link = isinstance(item, Sysctl) and item.link is not None
     return ObjectKind.LINK + 0.5 if after_its_link else item.kind
-
-
-def _rank(item: KernelObject) -> tuple[float, str]:
-    return (_place(item), describe(item))

@@ -55,6 +55,7 @@ class StoreFollower:
     invalid: str = ""
     _seen_text: bytes | None = None
     _leases: dict[Subnets, Lease] = field(default_factory=dict)
+    _touched: dict[Subnets, Lease | None] | None = None
     _graced: dict[Subnets, Lease] = field(default_factory=dict)
     _grace_ends_at: float | None = None
     _newest: int = 0
@@ -90,13 +91,21 @@ class StoreFollower:
         moments = [self._grace_ends_at, None if self._busy else self._load_at]
         return min((moment for moment in moments if moment is not None), default=None)
 
+    def take_changes(self) -> dict[Subnets, tuple[Lease | None, Lease | None]] | None:
+        """What has become of leases since the last call, as pairs of before and now; None: it may be anything."""
+        touched, self._touched = self._touched, {}
+        if touched is None or self._graced:
+            return None
+        now = {subnets: self._leases.get(subnets) for subnets in touched}
+        return {subnets: (before, now[subnets]) for subnets, before in touched.items() if before is not now[subnets]}
+
     def restore(self, kept: Kept) -> None:
         """Begin with what an earlier run kept. ConfigError: its configuration is not valid."""
         config, _ = parse_network(kept.config)
         self.config = self.claims = config
         self.text = kept.config
         self._newest = kept.revision
-        self._leases = {lease.subnets: lease for lease in kept.leases}
+        self._leases, self._touched = {lease.subnets: lease for lease in kept.leases}, None
         self.known = True
         self.version += 1
 
@@ -113,6 +122,7 @@ class StoreFollower:
         lease = self.lease_on(subnets)
         if lease is not None and lease.owner == owner:
             del self._leases[subnets]
+            self._touched = None
             self.version += 1
 
     def step(self, now: float) -> None:
@@ -136,7 +146,7 @@ class StoreFollower:
         leases = {lease.subnets: lease for lease in snapshot.leases}
         if snapshot.revision < self._newest:
             self._begin_grace(leases, snapshot.revision, now)
-        self._leases, self.revision = leases, snapshot.revision
+        self._leases, self._touched, self.revision = leases, None, snapshot.revision
         self._take_config(snapshot.config)
         self._unreadable = {}
         for item in snapshot.unreadable:
@@ -163,12 +173,16 @@ class StoreFollower:
         for change in changes.changes:
             match change:
                 case LeasePut(lease):
-                    if self._leases.get(lease.subnets) != lease:
+                    before = self._leases.get(lease.subnets)
+                    if before != lease:
+                        self._note_before(lease.subnets, before)
                         self._leases[lease.subnets] = lease
                         touched.add(lease.subnets)
                     self._forget_unreadable(str(lease.subnets))
                 case LeaseGone(subnets):
-                    if self._leases.pop(subnets, None) is not None:
+                    before = self._leases.pop(subnets, None)
+                    if before is not None:
+                        self._note_before(subnets, before)
                         touched.add(subnets)
                     self._forget_unreadable(str(subnets))
                 case ConfigPut(text):
@@ -179,6 +193,10 @@ class StoreFollower:
                     self._forget_unreadable(key)
         self._settle_revision()
         return touched
+
+    def _note_before(self, subnets: Subnets, before: Lease | None) -> None:
+        if self._touched is not None:
+            self._touched.setdefault(subnets, before)
 
     def failed(self, error: StoreError, now: float) -> None:
         """Load again: at once where only history is missing, else after a growing wait."""
@@ -216,6 +234,7 @@ class StoreFollower:
         """Let go of kept peers that are heard of again, or whose place is taken; know the newest revision."""
         self.version += 1
         if self._graced:
+            self._touched = None
             owners = {lease.owner for lease in self._leases.values() if lease.owner is not None}
             self._graced = {
                 subnets: lease
@@ -228,7 +247,7 @@ class StoreFollower:
             self._newest, self._grace_ends_at = self.revision, None
 
     def _end_grace(self) -> None:
-        self._graced = {}
+        self._graced, self._touched = {}, None
         self._settle_revision()
 
     def _note_unreadable(self, item: Unreadable) -> None:

@@ -66,10 +66,10 @@ def _peers(host: Reconciler) -> tuple[PeerStatus, ...]:
         if lease.subnets in refused:
             found.append(PeerStatus(name, _address(host, lease), _backend(lease), "refused", why=refused[lease.subnets]))
             continue
-        now_is, why = host.kernel.state_of(state.owners[name])
+        now_is, why = host.kernel.state_of(tuple(item.key for item in state.plans[name].objects))
         if state.pump is not None and now_is == "programmed" and not host.pump.runs_as(state.pump):
             now_is, why = ("failed", host.pump.why) if host.pump.why else ("pending", "the packet engine is being configured")
-        found.append(PeerStatus(name, _address(host, lease), _backend(lease), now_is, state.paths[name], why))
+        found.append(PeerStatus(name, _address(host, lease), _backend(lease), now_is, state.plans[name].path, why))
     found += [
         PeerStatus(str(one.lease.subnets), _address(host, one.lease), _backend(one.lease), "refused", why=one.why)
         for one in host.accepted.refused

@@ -7,7 +7,7 @@ entries along, silently), after a failure, after the kernel said that something 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from overlaynet.backend import DesiredState
@@ -28,7 +28,7 @@ from overlaynet.model.kernel import (
 from overlaynet.model.status import PeerState
 from overlaynet.reconcile.actions import Observe, Program
 from overlaynet.reconcile.backoff import Backoff
-from overlaynet.reconcile.diff import diff
+from overlaynet.reconcile.diff import Difference, diff_by_key
 from overlaynet.reconcile.journal import Journal
 from overlaynet.reconcile.retrying import Retries
 
@@ -71,6 +71,8 @@ class KernelKeeper:
     _rested_at: float = 0.0
     _programming: bool = False
     _dirty: bool = False
+    _whole: bool = False
+    _touched: set[Hashable] = field(default_factory=set)
     _changed_mind: bool = False
     _again: bool = False
     _failures: int = 0
@@ -106,6 +108,16 @@ class KernelKeeper:
         self._wanted_by_key = {item.key: item for item in state.objects}
         self._dirty = True
 
+    def revise(self, state: DesiredState, gone: Iterable[KernelObject], come: Iterable[KernelObject]) -> None:
+        """The kernel should hold `state`, which is what it should hold before without `gone` and with `come`."""
+        self._wanted, self._changed_mind = state, True
+        for item in gone:
+            self._touched.add(item.key)
+            self._wanted_by_key.pop(item.key, None)
+        for item in come:
+            self._touched.add(item.key)
+            self._wanted_by_key[item.key] = item
+
     def look(self, scope: Scope) -> None:
         """From now on what may be ours is in `scope`: observe it before anything else."""
         if scope != self._scope:
@@ -120,14 +132,17 @@ class KernelKeeper:
             self._asked_scope = self._scope
             self._asked_at = now
             self.journal.act(Observe(self._scope))
-        elif self._dirty and self._wanted is not None and self.underlay is not None and self._observed_scope == self._scope:
+        elif (
+            (self._dirty or self._touched)
+            and self._wanted is not None
+            and self.underlay is not None
+            and self._observed_scope == self._scope
+        ):
             self._program(self._wanted, now)
 
     def _program(self, wanted: DesiredState, now: float) -> None:
-        self._dirty = False
-        believed = Observation(frozenset(self._believed.values()), self.underlay, self._foreign)
-        difference = diff(wanted.objects, believed, complete=self._complete)
-        self._note_conflicts(dict(difference.conflicts))
+        difference = self._difference(wanted)
+        self._dirty, self._touched = False, set()
         operations = tuple(one for one in difference.operations if self._retries.may_write(one.object.key, now))
         held_back = [one for one in difference.operations if not self._retries.may_write(one.object.key, now)]
         if held_back:
@@ -140,6 +155,18 @@ class KernelKeeper:
             self.journal.act(Program(operations))
         else:
             self.settled, self._changed_mind = True, False
+
+    def _difference(self, wanted: DesiredState) -> Difference:
+        """Between all that is wanted and all that is there; or, where only some of it was touched, between these."""
+        foreign = dict(self._foreign)
+        if not self._dirty and not self._conflicts and not any(key in foreign for key in self._touched):
+            touched = [self._wanted_by_key[key] for key in self._touched if key in self._wanted_by_key]
+            there = {key: self._believed[key] for key in self._touched if key in self._believed}
+            return diff_by_key(touched, there, {}, complete=self._complete)
+        self._whole = True
+        difference = diff_by_key(wanted.objects, self._believed, foreign, complete=self._complete)
+        self._note_conflicts(dict(difference.conflicts))
+        return difference
 
     def _note_conflicts(self, conflicts: dict[Hashable, str]) -> None:
         for key in self._conflicts.keys() - conflicts.keys():
@@ -193,36 +220,40 @@ class KernelKeeper:
         """Take the kernel's answers over."""
         self._programming = False
         self._rounds += 1
-        self._dirty = True
+        # After the whole was written, the whole is compared once more; a part is as its answers say.
+        self._dirty, self._whole = self._dirty or self._whole, False
         for operation, error in results:
             item = operation.object
-            self._retries.wrote(item.key, now, error)
+            key = item.key
             if error is None:
-                self._succeeded(operation)
-                if self._retries.fought_over(item.key):
+                if self._retries.trouble(key):
+                    self.journal.over("kernel", describe(item), f"written: {describe(item)}")
+                self._retries.wrote(key, now, None)
+                self._succeeded(operation, key)
+                if self._retries.fought_over(key):
                     self.journal.trouble(
                         "kernel-fight", describe(item), f"does not stay as written, slowing down: {describe(item)}"
                     )
                 if item.kind in {ObjectKind.LINK, ObjectKind.ADDRESS}:
                     self._observe_by(now)
                 continue
+            self._retries.wrote(key, now, error)
             self.journal.trouble("kernel", describe(item), f"{error}; trying again")
             if isinstance(error, KernelPermissionError) and item.kind is not ObjectKind.SYSCTL:
                 self.fatal = error
-            self._observe_by(self._retries.not_before(item.key))
+            self._observe_by(self._retries.not_before(key))
         if self._rounds >= _ROUNDS:
             self.settled = True
 
-    def _succeeded(self, operation: Operation) -> None:
+    def _succeeded(self, operation: Operation, key: Hashable) -> None:
         item = operation.object
-        self.journal.over("kernel", describe(item), f"written: {describe(item)}")
         match operation:
             case Put():
-                self._believed[item.key] = item
+                self._believed[key] = item
                 if isinstance(item, VxlanLink | TunLink):
                     self.links_made.add(item.name)
             case Delete():
-                self._believed.pop(item.key, None)
+                self._believed.pop(key, None)
 
     def _observe_by(self, when: float) -> None:
         self._observe_at = when if self._observe_at is None else min(self._observe_at, when)

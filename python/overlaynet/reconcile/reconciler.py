@@ -57,6 +57,7 @@ from overlaynet.reconcile.journal import Journal
 from overlaynet.reconcile.picture import picture
 from overlaynet.reconcile.programming import KernelKeeper
 from overlaynet.reconcile.pumping import PumpKeeper
+from overlaynet.reconcile.revising import Crowd, revise
 
 _KEEP_SPACING_S = 1.0
 """The least time between two snapshots that are kept: what is newer is lost only to a crash, and the store has it."""
@@ -84,6 +85,7 @@ class Reconciler:
         self._published: SubnetEnv | None = None
         self._attributes: LeaseAttributes | None = None
         self._checked: NetworkConfig | None = None
+        self._crowd: Crowd | None = None
         self._made_of: tuple[int, Lease, Underlay, bool] | None = None
         self._confirmed = False
         self._kept_of: tuple[int, Lease] | None = None
@@ -264,11 +266,13 @@ class Reconciler:
         made_of = (self.store.version, own, underlay, self._confirmed)
         if made_of == self._made_of:
             return
+        changes = self.store.take_changes()
+        only_leases = self._made_of is not None and made_of[1:] == self._made_of[1:]
         self._made_of = made_of
-        # A lease that this host has just claimed may be seen before the claim's own answer: it is no peer's.
-        host = self.settings.host
-        leases = tuple(lease for lease in self.store.leases if lease.owner != host or lease.subnets == own.subnets)
-        accepted = accept_peers(config, own.subnets, self._own_addresses(underlay), leases)
+        if changes is not None and only_leases and self._revise(config, own, underlay, changes):
+            return
+        self._crowd = None
+        accepted = accept_peers(config, own.subnets, self._own_addresses(underlay), self._others(own))
         try:
             state = desired(config, self.settings, own, accepted.peers, underlay)
         except ConfigError as error:
@@ -280,6 +284,34 @@ class Reconciler:
         # The routes of the last run lie in its networks, which may be others.
         networks = tuple(dict.fromkeys((*config.networks, *self._former_networks)))
         self.kernel.want(state, Scope(self.settings.underlay, networks, sysctls), complete=self._confirmed)
+
+    def _revise(
+        self, config: NetworkConfig, own: Lease, underlay: Underlay, changes: dict[Subnets, tuple[Lease | None, Lease | None]]
+    ) -> bool:
+        """Take over a few changed leases, if that is enough."""
+        if self.state is None or any(
+            lease.owner == self.settings.host for pair in changes.values() for lease in pair if lease is not None
+        ):
+            return False
+        if self._crowd is None:
+            leases = {lease.subnets: lease for lease in self.store.leases}
+            leases.update({subnets: before for subnets, (before, _) in changes.items() if before is not None})
+            for subnets, (before, _) in changes.items():
+                if before is None:
+                    del leases[subnets]
+            self._crowd = Crowd.of(leases.values())
+        addresses = self._own_addresses(underlay)
+        revision = revise(config, self.settings, own, addresses, underlay, self._crowd, self.accepted, self.state, changes)
+        if revision is None:
+            return False
+        self.accepted, self.state = revision.accepted, revision.state
+        self.kernel.revise(revision.state, revision.gone, revision.come)
+        return True
+
+    def _others(self, own: Lease) -> tuple[Lease, ...]:
+        """All leases but this host's further ones: one that it has just claimed may be seen before the claim's own answer."""
+        host = self.settings.host
+        return tuple(lease for lease in self.store.leases if lease.owner != host or lease.subnets == own.subnets)
 
     def _own_addresses(self, underlay: Underlay) -> tuple[Address, ...]:
         settings = self.settings

@@ -48,7 +48,9 @@ class Retries:
 
     def wrote(self, key: Hashable, now: float, error: KernelError | None) -> None:
         """Note an answer of the kernel."""
-        history = self._histories.setdefault(key, _History())
+        history = self._histories.get(key)
+        if history is None:
+            history = self._histories[key] = _History()
         if now - history.last_at > _CALM_S and not history.failures:
             history.writes = 0
         history.last_at = now

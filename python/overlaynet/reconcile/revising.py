@@ -1,0 +1,142 @@
+"""The desired state after a few leases have changed, without a look at all the others.
+
+Leases stand in each other's way in few ways: overlapping subnets, and link-layer addresses of one device. Each way is a *place*
+that a lease takes. A lease whose places nobody else takes is alone: whether it is a peer, and what it needs, depends on nothing
+but itself, and nobody else depends on it. So a change from a lease that was alone to one that is alone changes what that one
+needs, and no more. Any other change (a refused peer among them, or a packet engine, whose configuration is one piece) is not
+revised: the whole is computed anew, which is always right.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from overlaynet.backend import DesiredState, PeerPlan, backend_for
+from overlaynet.errors import StoreDataError
+from overlaynet.model.addresses import Address, Family
+from overlaynet.model.host import HostSettings
+from overlaynet.model.kernel import KernelObject, Underlay
+from overlaynet.model.lease import Lease, Subnets
+from overlaynet.model.lease_text import decode_vxlan_data
+from overlaynet.model.network import NetworkConfig
+from overlaynet.model.peers import AcceptedPeers, accept_peers
+
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(slots=True)
+class Crowd:
+    """Which places all leases take, our own included."""
+
+    _taken: Counter[Hashable] = field(default_factory=Counter)
+    _lengths: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, leases: Iterable[Lease]) -> Crowd:
+        """The crowd of these leases."""
+        crowd = cls()
+        for lease in leases:
+            crowd.add(lease)
+        return crowd
+
+    def add(self, lease: Lease) -> None:
+        """One more."""
+        self._taken.update(_places(lease))
+        self._lengths.update(_lengths(lease))
+
+    def remove(self, lease: Lease) -> None:
+        """One less; it was there."""
+        _take_away(self._taken, _places(lease))
+        _take_away(self._lengths, _lengths(lease))
+
+    def is_even(self) -> bool:
+        """Whether all subnets of a family are of one length, so that two overlap only if they are equal."""
+        return len({version for version, _ in self._lengths}) == len(self._lengths)
+
+    def is_alone(self, lease: Lease) -> bool:
+        """Whether nobody else takes any of its places; it is there itself."""
+        return all(self._taken[place] == 1 for place in _places(lease))
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What has come of the changes: who is a peer, everything wanted, and the objects that are wanted no more and anew."""
+
+    accepted: AcceptedPeers
+    state: DesiredState
+    gone: tuple[KernelObject, ...]
+    come: tuple[KernelObject, ...]
+
+
+def revise(
+    config: NetworkConfig,
+    settings: HostSettings,
+    own: Lease,
+    own_addresses: tuple[Address, ...],
+    underlay: Underlay,
+    crowd: Crowd,
+    accepted: AcceptedPeers,
+    state: DesiredState,
+    changes: Mapping[Subnets, tuple[Lease | None, Lease | None]],
+) -> Revision | None:
+    """`accepted` and `state` after `changes`, from what a lease was to what it is; None: the whole must be computed anew.
+
+    `crowd` follows the changes; after None it is of no more use.
+    """
+    backend = backend_for(config, settings)
+    if state.pump is not None or own.subnets in changes or not crowd.is_even():
+        return None
+    for before, after in changes.values():
+        if before is not None:
+            if str(before.subnets) not in state.plans or not crowd.is_alone(before):
+                return None
+            crowd.remove(before)
+        if after is not None:
+            crowd.add(after)
+    if not crowd.is_even():
+        return None
+    plans = dict(state.plans)
+    gone: list[KernelObject] = []
+    come: list[KernelObject] = []
+    for before, after in changes.values():
+        if before is not None:
+            gone += plans.pop(str(before.subnets)).objects
+        if after is not None:
+            if not crowd.is_alone(after) or not accept_peers(config, own.subnets, own_addresses, (after,)).peers:
+                return None
+            plan = backend.peer(own, after, underlay)
+            if not isinstance(plan, PeerPlan):
+                return None
+            plans[str(after.subnets)] = plan
+            come += plan.objects
+    # By identity: it is the same leases that were accepted, and comparing them all by value takes longer than all the rest.
+    replaced = {id(before) for before, _ in changes.values()}
+    peers = [lease for lease in accepted.peers if id(lease) not in replaced]
+    peers += [after for _, after in changes.values() if after is not None]
+    return Revision(replace(accepted, peers=tuple(peers)), replace(state, plans=plans), tuple(gone), tuple(come))
+
+
+def _take_away(counted: Counter[T], gone: Iterable[T]) -> None:
+    for one in gone:
+        counted[one] -= 1
+        if not counted[one]:
+            del counted[one]
+
+
+def _places(lease: Lease) -> Iterator[Hashable]:
+    for prefix in lease.subnets.prefixes:
+        yield prefix.version, int(prefix.network_address)
+    for family in Family:
+        text = lease.attributes.data(family)
+        if text is not None:
+            try:
+                yield family, decode_vxlan_data(text).mac.octets
+            except StoreDataError:
+                continue
+
+
+def _lengths(lease: Lease) -> Iterator[tuple[int, int]]:
+    return ((prefix.version, prefix.prefixlen) for prefix in lease.subnets.prefixes)
