@@ -43,7 +43,11 @@ def ours(lab: Lab, member: str) -> str:
 
 
 def foreign(lab: Lab, member: str) -> str:
-    """What is not ours. Entries that come and go by themselves (a port's carrier, its own neighbours) are not permanent ones."""
+    """What is not ours, once the kernel has tried every address: until then it is marked as tentative and has no local route.
+
+    Entries that come and go by themselves (a port's carrier, its own neighbours) are not permanent ones.
+    """
+    until(lambda: not any(" tentative" in line for line in lines_of(lab, member)))
     return "\n".join(sorted(line for line in lines_of(lab, member) if not OURS.search(line)))
 
 
