@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import subprocess
@@ -59,16 +60,18 @@ def monitored(lab: Lab, member: str) -> Iterator[Callable[[], list[str]]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        bufsize=0,
     )
-    said: list[str] = []
+    said = [""]
     assert monitor.stdout is not None
-    descriptor = monitor.stdout
+    output = monitor.stdout
 
     def read(wait_s: float) -> bool:
-        readable, _, _ = select.select([descriptor], [], [], wait_s)
+        """Whether anything was said in time. What is read ends anywhere: the last line may be half a one."""
+        readable, _, _ = select.select([output], [], [], wait_s)
         if readable:
-            said.append(descriptor.readline())
+            lines = (said.pop() + os.read(output.fileno(), 65_536).decode()).split("\n")
+            said.extend(lines)
         return bool(readable)
 
     def heard() -> list[str]:
@@ -85,7 +88,7 @@ def monitored(lab: Lab, member: str) -> Iterator[Callable[[], list[str]]]:
     finally:
         monitor.kill()
         monitor.wait()
-        descriptor.close()
+        output.close()
 
 
 def _flip(lab: Lab, member: str, prefix: str) -> None:
