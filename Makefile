@@ -12,7 +12,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv
 
-.PHONY: bench-codecs bench-control bench-data bench-restarts help build demo test soak fuzz check system wheel lock clean
+.PHONY: bench-breaking bench-codecs bench-control bench-data bench-restarts help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -52,6 +52,9 @@ bench-data: build ## Measure the data plane, into benches/results/ and the table
 	$(BIN)/overlaynet lab bench --link veth --rounds 3 --json benches/results/offloads.json \
 	  --paths udp,udp-no-tso,udp-no-uso,udp-no-gso,udp-no-gro,udp-no-batch,udp-no-poll
 	$(BIN)/python benches/readme_tables.py
+
+bench-breaking: build ## Break hosts at random for ten minutes, into benches/results/reliability.json (as root)
+	$(BIN)/python benches/lab/breaking.py
 
 bench-control: build ## Measure what 10,000 peers cost the control plane, into benches/results/control-plane.json (as root)
 	$(BIN)/python benches/lab/control_plane.py

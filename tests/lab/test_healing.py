@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from overlaynet.lab import system
+from overlaynet.lab.breaking import break_at_random
 from overlaynet.lab.daemons import program
 from overlaynet.lab.healing import CAUSES, Cause, Watcher, heal
 from overlaynet.lab.lab import Lab
@@ -70,6 +71,23 @@ def test_a_program_that_deletes_in_a_loop_meets_calm_and_a_warning(lab: Lab, wat
         fighter.wait()
     assert calm > counted
     watcher.await_text(before, time.monotonic() + 60.0)
+
+
+@pytest.mark.parametrize("seconds", [8, pytest.param(600, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("lab", ["vxlan", "host-gw", "udp"], indirect=True)
+def test_host_that_is_broken_at_random_ends_as_it_began(lab: Lab, watcher: Watcher, seconds: int) -> None:
+    text = watcher.text()
+    broken = break_at_random(lab, watcher, seconds=seconds, seed=1)
+    assert watcher.text() == text
+    assert len(broken.causes) == seconds
+    assert broken.last_seconds < WITHIN_S
+    # Two thousand a second: each breakage may cost some, and the flow runs both ways at the end.
+    assert broken.loss.lost < 2_000 * seconds
+    for before, after in zip(broken.before, broken.after, strict=True):
+        assert (after.threads, after.tasks) == (before.threads, before.tasks)
+        # One that is open for a moment only may be counted.
+        assert after.descriptors <= before.descriptors + 2
+        assert after.resident <= before.resident + 8 * 2**20
 
 
 def writes(lab: Lab) -> int:

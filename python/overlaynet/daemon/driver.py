@@ -116,6 +116,7 @@ class Driver:
             version=__version__,
             store=self._store.traits.name,
             kernel_writes=self._kernel.writes,
+            tasks=len(asyncio.all_tasks()),
             counters={**status.counters, **self._engine.counters()},
         )
 

@@ -40,7 +40,8 @@ class LeaseStatus:
 class Status:
     """One host's whole picture.
 
-    `kept`: it rests on the snapshot of an earlier run, since the store has confirmed nothing in this one.
+    `kept`: it rests on the snapshot of an earlier run, since the store has confirmed nothing in this one. `kernel_writes` counts
+    the operations of this run, `tasks` the daemon's asyncio tasks at this moment.
     """
 
     host: str
@@ -62,4 +63,5 @@ class Status:
     conflicts: tuple[str, ...]
     warnings: tuple[str, ...]
     kernel_writes: int
+    tasks: int = 0
     counters: dict[str, object] = field(default_factory=dict)
