@@ -220,7 +220,8 @@ def test_lease_of_a_flannel_host_is_programmed_and_taken_away_again(
 
 
 def network(backend: str) -> str:
-    return json.dumps({"Network": "10.5.0.0/16", "Backend": {"Type": backend}})
+    """The network's configuration: the daemon picks no subnet that a test gives to the flannel host."""
+    return json.dumps({"Network": "10.5.0.0/16", "SubnetMin": "10.5.64.0", "Backend": {"Type": backend}})
 
 
 def until(space: Namespace, command: str, text: str, *, there: bool = True, within_s: float = 60.0) -> None:
