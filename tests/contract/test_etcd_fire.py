@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.etcd_fire import Fire, compiled_shim
+from tests.contract.clock import compiled_shim
+from tests.contract.etcd_fire import Fire
 from tests.contract.namespaces import namespace
 
 
@@ -34,9 +35,4 @@ def test_no_two_hosts_ever_hold_or_believe_in_overlapping_subnets(tmp_path: Path
             fire.put_out()
     sys.stdout.write(f"seed {seed}: {dict(fire.done)}, {verdict.text}\n")
     assert not verdict.faults, f"seed {seed}: {verdict.text}\n{dict(fire.done)}"
-    assert fire.done["looks at the routes"] >= 2, fire.done
-    for kind in ("kills", "pauses", "cuts", "configurations", "starts with a clock a day off"):
-        assert fire.done[kind] >= 3, fire.done
-    assert fire.done["deletions by hand"], fire.done
-    assert verdict.counts["subnets that changed hands"] >= 3, verdict.counts
-    assert verdict.counts["expiries noticed"] >= 3, verdict.counts
+    assert not fire.lacks(), fire.lacks()
