@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 import structlog
 
@@ -21,19 +22,22 @@ from overlaynet import __version__
 from overlaynet.daemon.health import Health
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.out_file import OutFile
+from overlaynet.daemon.requests import Requests
 from overlaynet.daemon.resume import ENGINE
 from overlaynet.daemon.state import SNAPSHOT
 from overlaynet.dataplane.kept import encode_running
-from overlaynet.errors import ConfigError, KernelError, OverlaynetError, StoreError, StoreUnavailableError
+from overlaynet.errors import KernelError, OverlaynetError
 from overlaynet.kernel import Kernel
 from overlaynet.model.dataplane import PumpConfig
 from overlaynet.model.kept import Kept, encode_kept
-from overlaynet.model.kernel import Operation, Scope
-from overlaynet.model.lease import Grant, HostId
+from overlaynet.model.kernel import Scope
+from overlaynet.model.lease import HostId
 from overlaynet.model.status import Status
 from overlaynet.reconcile import actions as do
 from overlaynet.reconcile import events as it
+from overlaynet.reconcile.coalescing import coalesced
 from overlaynet.reconcile.reconciler import Reconciler
+from overlaynet.reconcile.trace import trace
 from overlaynet.store import Store
 
 log = structlog.get_logger()
@@ -82,7 +86,8 @@ class Driver:
         state_dir: Path,
         settings: Sequence[str] = (),
     ) -> None:
-        self._host = host
+        self._requests = Requests(host, store, kernel, boot_time)
+        self._traces = logging.getLogger().isEnabledFor(logging.DEBUG)
         self._reconciler = reconciler
         self._store = store
         self._kernel = kernel
@@ -131,7 +136,7 @@ class Driver:
                     self._carry_out(action)
                 if self._stop is not None:
                     break
-                for event in await self._happened():
+                for event in coalesced(await self._happened()):
                     self._reconciler.handle(event, boot_time())
                 self._health.unheld = self._reconciler.lease.unheld(boot_time())
                 self._health.store_lost_since = self._reconciler.store.lost_since
@@ -173,30 +178,24 @@ class Driver:
                 self._keeping = self._tasks.create_task(asyncio.to_thread(file.write))
 
     def _carry_out(self, action: do.Action) -> None:
+        if self._traces and not isinstance(action, do.Report):
+            log.debug(trace(action), topic="action")
         match action:
             case do.LoadSnapshot():
                 if self._watch is not None:
                     self._watch.cancel()
-                self._answer(self._load)
+                self._answer(self._requests.answer(action))
             case do.Watch(after):
                 if self._watch is not None:
                     self._watch.cancel()
-                self._watch = self._tasks.create_task(self._follow(after))
-            case do.ClaimSubnet():
-                self._answer(lambda: self._lease(self._claim(action)))
-            case do.RenewLease(grant):
-                self._answer(lambda: self._lease(self._store.renew(grant)))
-            case do.UpdateLease(grant, attributes):
-                self._answer(lambda: self._lease(self._store.update(grant, attributes)))
-            case do.ReleaseLease(grant):
-                self._answer(lambda: self._release(grant))
+                self._watch = self._tasks.create_task(self._requests.follow(after, self._events.put_nowait))
+            case do.ClaimSubnet() | do.RenewLease() | do.UpdateLease() | do.ReleaseLease() | do.Program():
+                self._answer(self._requests.answer(action))
             case do.Observe(scope):
                 self._monitor_scope(scope)
-                self._answer(lambda: self._observe(scope))
-            case do.Program(operations):
-                self._answer(lambda: self._program(operations))
+                self._answer(self._requests.answer(action))
             case do.ConfigurePump(config):
-                self._answer(lambda: self._configure_pump(config))
+                self._answer(self._configure_pump(config))
             case do.KeepSnapshot(kept):
                 self._snapshot.put(functools.partial(encode_kept, kept))
             case do.PublishSubnetEnv(env):
@@ -219,61 +218,11 @@ class Driver:
             case _:
                 assert_never(action)
 
-    def _answer(self, action: Callable[[], Awaitable[it.Event]]) -> None:
+    def _answer(self, answer: Coroutine[Any, Any, it.Event]) -> None:
         async def carry_out() -> None:
-            self._events.put_nowait(await action())
+            self._events.put_nowait(await answer)
 
         self._tasks.create_task(carry_out())
-
-    async def _load(self) -> it.Event:
-        try:
-            return it.SnapshotLoaded(await self._store.load())
-        except StoreError as error:
-            return it.StoreFailed(error)
-        except ConfigError as error:
-            # It was right when an earlier run used it: its place is gone for now, and may come back.
-            return it.StoreFailed(StoreUnavailableError(self._store.traits.name, error.why))
-
-    async def _follow(self, after: int) -> None:
-        try:
-            async for changes in self._store.watch(after):
-                self._events.put_nowait(it.StoreChanged(changes))
-        except StoreError as error:
-            self._events.put_nowait(it.StoreFailed(error))
-
-    async def _claim(self, action: do.ClaimSubnet) -> Grant:
-        return await self._store.claim(
-            self._host,
-            action.subnets,
-            action.attributes,
-            ttl_s=action.ttl_s,
-            seen=action.seen,
-            features=action.features,
-            takes_over=action.takes_over,
-        )
-
-    async def _lease(self, request: Awaitable[Grant]) -> it.Event:
-        sent_at = boot_time()
-        try:
-            return it.LeaseGranted(await request, sent_at)
-        except StoreError as error:
-            return it.LeaseRefused(error)
-
-    async def _release(self, grant: Grant) -> it.Event:
-        try:
-            await self._store.release(grant)
-        except StoreError as error:
-            return it.LeaseReleased(error)
-        return it.LeaseReleased()
-
-    async def _observe(self, scope: Scope) -> it.Event:
-        try:
-            return it.KernelObserved(await self._kernel.observe(scope))
-        except KernelError as error:
-            return it.ObservationFailed(error)
-
-    async def _program(self, operations: tuple[Operation, ...]) -> it.Event:
-        return it.Programmed(tuple(zip(operations, await self._kernel.perform(operations), strict=True)))
 
     async def _configure_pump(self, config: PumpConfig | None) -> it.Event:
         try:

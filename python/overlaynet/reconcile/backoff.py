@@ -21,5 +21,9 @@ class Backoff:
     def delay_s(self, attempt: int) -> float:
         """Seconds to wait after failure number `attempt`, which counts from 1."""
         whole = min(self.most_s, self.first_s * 2.0 ** min(max(attempt, 1) - 1, 30))
+        return whole * (0.5 + self.share(attempt) / 2)
+
+    def share(self, attempt: int) -> float:
+        """A number from 0 to 1, spread evenly over the names."""
         digest = hashlib.sha256(f"{self.name}/{attempt}".encode()).digest()
-        return whole * (0.5 + int.from_bytes(digest[:4]) / 2**33)
+        return int.from_bytes(digest[:4]) / 2**32

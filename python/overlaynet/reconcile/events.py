@@ -38,7 +38,7 @@ class StoreChanged:
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """`LoadSnapshot` or `Watch` ended with an error; HistoryGoneError means: load again at once."""
+    """`LoadSnapshot` or `Watch` ended with an error; HistoryGoneError means: load again, nothing else is wrong."""
 
     error: StoreError
 

@@ -3,6 +3,10 @@
 What was seen stays true for this host while the store does not answer: an unreachable or unconfigured store is never an empty
 one. That holds from one run to the next, by the snapshot that the host kept. A store whose revision went back was restored or
 replaced by an older copy: peers that it lacks are kept for a grace time, in which they come back by themselves if they live.
+
+So there is no haste. Where all hosts may turn to the store at once, since they lost it together or were switched on together,
+each waits for a span of its own that grows with the number of leases: all of them ask for a snapshot about `LOADS_PER_S` times
+a second, however many they are.
 """
 
 from __future__ import annotations
@@ -22,6 +26,12 @@ from overlaynet.reconcile.journal import Journal
 GRACE_S = 600.0
 """How long peers are kept that a store which went back lacks: every living host publishes its lease again long before."""
 
+LOADS_PER_S = 1_000.0
+"""How many loads a second a whole network brings upon its store: a snapshot of 5,000 leases is a megabyte, and costs as much."""
+
+BOOTED_S = 300.0
+"""A host that is up for less than this was switched on, perhaps with all others."""
+
 _STEADY_S = 5.0
 """A watch that lasted so long was a success: the next failure starts the waits anew."""
 
@@ -34,7 +44,7 @@ class StoreFollower:
 
     `known`: there are leases to go by, from this run (`loaded`) or from the last. `configured`: the store itself holds a
     configuration now. `invalid` says why the one that it holds is not used, while it is not. `version` grows whenever the leases
-    change.
+    change. `loads_per_s` is the network's, not the host's.
     """
 
     journal: Journal
@@ -53,6 +63,7 @@ class StoreFollower:
     lost_since: float | None = None
     restart_needed: str = ""
     invalid: str = ""
+    loads_per_s: float = LOADS_PER_S
     _seen_text: bytes | None = None
     _leases: dict[Subnets, Lease] = field(default_factory=dict)
     _touched: dict[Subnets, Lease | None] | None = None
@@ -99,7 +110,16 @@ class StoreFollower:
         now = {subnets: self._leases.get(subnets) for subnets in touched}
         return {subnets: (before, now[subnets]) for subnets, before in touched.items() if before is not now[subnets]}
 
-    def restore(self, kept: Kept) -> None:
+    @property
+    def size(self) -> int:
+        """How many hosts there are, as far as is known."""
+        return len(self._leases) + len(self._graced)
+
+    def _turn_s(self, attempt: int) -> float:
+        """How long this host waits for its turn to load, where all may want to."""
+        return self.backoff.share(attempt) * self.size / self.loads_per_s
+
+    def restore(self, kept: Kept, now: float) -> None:
         """Begin with what an earlier run kept. ConfigError: its configuration is not valid."""
         config, _ = parse_network(kept.config)
         self.config = self.claims = config
@@ -108,6 +128,8 @@ class StoreFollower:
         self._leases, self._touched = {lease.subnets: lease for lease in kept.leases}, None
         self.known = True
         self.version += 1
+        if now < BOOTED_S:
+            self._load_at = now + self._turn_s(0)
 
     def keep(self, own: Lease) -> Kept:
         """What the next run should begin with."""
@@ -199,16 +221,17 @@ class StoreFollower:
             self._touched.setdefault(subnets, before)
 
     def failed(self, error: StoreError, now: float) -> None:
-        """Load again: at once where only history is missing, else after a growing wait."""
+        """Load again in this host's turn: the first where only history is missing, else after a growing wait."""
         if self._watching_since is not None and now - self._watching_since > _STEADY_S:
             self._failures = 0
         self._busy, self._watching_since = False, None
         self._failures += 1
+        turn_s = self._turn_s(self._failures)
         if isinstance(error, HistoryGoneError):
-            self._load_at = now if self._failures == 1 else now + self.backoff.delay_s(self._failures - 1)
+            self._load_at = now + turn_s + (0.0 if self._failures == 1 else self.backoff.delay_s(self._failures - 1))
             self.journal.say("info", "store-history", f"{error}")
             return
-        self._load_at = now + self.backoff.delay_s(self._failures)
+        self._load_at = now + turn_s + self.backoff.delay_s(self._failures)
         topic = "network-missing" if isinstance(error, NetworkNotConfiguredError) else "store"
         self.journal.trouble(topic, "store", f"{error}: what is known stays; trying again")
         self.error = str(error)

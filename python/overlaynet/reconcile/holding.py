@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from overlaynet.backend import features
 from overlaynet.errors import (
@@ -33,6 +33,14 @@ _CLOCK_MARGIN_S = 1.0
 """How long before its end a lease stops being believed in; less where the TTL is short."""
 
 _Request = Literal["claim", "renew", "update", "release"]
+
+
+class Seen(Protocol):
+    """Who knows what the store holds. A snapshot takes a look at every lease, so it is made where it is needed."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Everything that was seen."""
 
 
 @dataclass(slots=True)
@@ -121,13 +129,13 @@ class LeaseHolder:
             text = "the store no longer shows this host's lease: forwarding goes on, asking for it"
         self.journal.trouble("lease-expired", "lease", text)
 
-    def step(self, config: NetworkConfig, attributes: LeaseAttributes, seen: Snapshot, now: float) -> None:
-        """Send the request that is due, if any."""
+    def step(self, config: NetworkConfig, attributes: LeaseAttributes, store: Seen, now: float) -> None:
+        """Send the request that is due, if any; a claim goes by the snapshot of `store`."""
         due = self._ask_at(attributes)
         if due is None or now < due:
             return
         if self.grant is None:
-            self._claim(config, attributes, seen, now)
+            self._claim(config, attributes, store.snapshot, now)
         elif self._check or now >= (self._renew_at or math.inf):
             self._request, self._check = "renew", False
             self.journal.act(RenewLease(self.grant))

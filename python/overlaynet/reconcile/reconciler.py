@@ -100,7 +100,7 @@ class Reconciler:
         """Take in what has happened at `now`, and decide."""
         match event:
             case KeptRead(kept):
-                self._restore(kept)
+                self._restore(kept, now)
             case SnapshotLoaded(snapshot):
                 self.store.loaded_snapshot(snapshot, now)
                 self._look_at_own(now)
@@ -176,7 +176,7 @@ class Reconciler:
         self._check_config()
         config = self.store.config
         if config is not None and self._attributes is not None and self._may_ask_for_lease:
-            self.lease.step(self.store.claims or config, self._attributes, self.store.snapshot, now)
+            self.lease.step(self.store.claims or config, self._attributes, self.store, now)
         self._renew_picture(config)
         self.kernel.step(now)
         self._keep_pump(now)
@@ -188,8 +188,8 @@ class Reconciler:
         if now >= self._keep_at:
             self._keep(now)
 
-    def _restore(self, kept: Kept) -> None:
-        self.store.restore(kept)
+    def _restore(self, kept: Kept, now: float) -> None:
+        self.store.restore(kept, now)
         self._former_networks = () if self.store.config is None else self.store.config.networks
         self.lease.resume(kept.own)
         self.journal.say(
