@@ -32,6 +32,12 @@ class TcpProxy:
         await asyncio.gather(*self._links, return_exceptions=True)
         await self._server.wait_closed()
 
+    def lead_to(self, target: str) -> None:
+        """Serve new connections by another server, and end those that there are."""
+        host, port = target.rsplit(":", 1)
+        self._target = host, int(port)
+        self.cut()
+
     def cut(self) -> None:
         """End every connection now."""
         for link in self._links:

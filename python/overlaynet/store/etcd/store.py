@@ -32,7 +32,16 @@ from overlaynet.store.etcd.claim import Claim
 from overlaynet.store.etcd.feed import Feed
 from overlaynet.store.etcd.keys import Layout, LeaseRecord, Owner, View, range_end
 from overlaynet.store.etcd.settings import EtcdSettings
-from overlaynet.store.etcd.transactions import changed_at, delete, has_lease, has_value, is_there, put, unchanged_since
+from overlaynet.store.etcd.transactions import (
+    changed_at,
+    delete,
+    has_lease,
+    has_value,
+    is_there,
+    put,
+    read,
+    unchanged_since,
+)
 
 _QUESTIONS_AT_ONCE = 16
 
@@ -275,8 +284,13 @@ class EtcdStore:
         ]
 
     async def _check_ours(self, grant: Grant) -> int:
-        """The term in which the lease was seen to be this grant's. LeaseLostError: it is not."""
-        answer = await self._client.call(etcd.TXN, rpc.TxnRequest(compare=self._ours(grant)))
+        """The term in which the lease was seen to be this grant's. LeaseLostError: it is not.
+
+        The read is what has etcd ask the other members first: a transaction of compares alone is answered out of what the member
+        happens to know, by one that is cut off or was deposed as well (isTxnSerializable in etcd's server/etcdserver/v3_server.go).
+        """
+        seen = [read(self._layout.owner(grant.lease.subnets))]
+        answer = await self._client.call(etcd.TXN, rpc.TxnRequest(compare=self._ours(grant), success=seen, failure=seen))
         if not answer.succeeded:
             raise LeaseLostError(str(grant.lease.subnets), "it was given away or claimed anew")
         return answer.header.raft_term
