@@ -160,6 +160,21 @@ class AddressInUseError(StoreError):
         self.owner = owner
 
 
+class HostIdInUseError(StoreError):
+    """Another host, at `address`, has claimed the lease on `subnet` under this host's own identity `host`."""
+
+    exit_code = 4
+
+    def __init__(self, host: str, subnet: str, address: str) -> None:
+        super().__init__(
+            f"host id {host}: in use by another host too, at {address}, which has taken the lease {subnet} by it (a copied state "
+            "directory?): this host has a new identity, and another subnet, from its next start"
+        )
+        self.host = host
+        self.subnet = subnet
+        self.address = address
+
+
 class KernelError(OverlaynetError):
     """The kernel refused an operation: `action` on the object `key` ended with `errno`."""
 
@@ -196,7 +211,7 @@ class DataplaneError(OverlaynetError):
 
 
 class DaemonRunningError(OverlaynetError):
-    """Another daemon already serves this network namespace."""
+    """Another daemon already serves this network namespace, or uses this state directory."""
 
     exit_code = 8
 

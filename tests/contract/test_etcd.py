@@ -15,6 +15,7 @@ from overlaynet.model.network import parse_network
 from overlaynet.model.snapshot import Changes, LeaseGone, LeasePut
 from overlaynet.reconcile.allocate import choose
 from overlaynet.store.etcd import client as etcd_client
+from overlaynet.store.etcd import rpc_pb2 as rpc
 from overlaynet.store.etcd.store import EtcdStore
 
 from tests.contract.etcd_server import EtcdServer
@@ -189,7 +190,7 @@ async def test_claim_rests_on_what_was_known_when_it_was_made_not_on_what_the_wa
     await other.claim(B, SUBNET, LeaseAttributes(IPv4Address("192.0.2.2")), ttl_s=60, seen=await other.load())
     grant = store._grant
 
-    async def grant_while_the_watch_catches_up(ttl_s: float) -> int:
+    async def grant_while_the_watch_catches_up(ttl_s: float) -> tuple[int, rpc.ResponseHeader]:
         await other.load()
         store._view.leases, store._view.owners = other._view.leases, other._view.owners
         return await grant(ttl_s)

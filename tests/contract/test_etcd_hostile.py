@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overlaynet.errors import AddressInUseError, ConflictError, LeaseLostError, StaleSnapshotError, StoreUnavailableError
+from overlaynet.errors import AddressInUseError, ConflictError, HostIdInUseError, StaleSnapshotError, StoreUnavailableError
 from overlaynet.model.host import HostSettings
 from overlaynet.model.kept import Kept, decode_kept, encode_kept
 from overlaynet.model.lease import Grant, HostId, LeaseAttributes
 from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.network import parse_network
+from overlaynet.model.snapshot import LeaseGone, UnreadableGone
 from overlaynet.reconcile.allocate import choose
 from overlaynet.store.etcd import client as etcd_client
+from overlaynet.store.etcd import rpc_pb2 as etcd_rpc
 from overlaynet.store.etcd.settings import parse_etcd_url
 from overlaynet.store.etcd.store import EtcdStore
 
 from tests.contract.etcd_server import EtcdServer, etcd_server, free_ports, spawn
+from tests.contract.store_worlds import Watcher
 from tests.contract.tcp_proxy import TcpProxy
 from tests.contract.test_etcd_watch import losing_transactions, proxied
 
@@ -92,7 +94,7 @@ async def test_member_that_cannot_know_confirms_no_lease(tmp_path: Path, monkeyp
 
 @contextmanager
 def put_back(folder: Path, server: EtcdServer) -> Iterator[EtcdServer]:
-    """An etcd with the state that `server` has at this moment, as from a backup; `go_on` is run before it is begun."""
+    """An etcd with the state that `server` has at this moment, as from a backup."""
     folder.mkdir()
     server.ctl("snapshot", "save", str(folder / "backup"))
     command = ["etcdctl", "snapshot", "restore", str(folder / "backup"), "--data-dir", str(folder / "data")]
@@ -153,9 +155,112 @@ async def test_owners_of_whatever_name_are_kept_between_runs(etcd: EtcdServer, p
         key = f"10.1.{n}.0-24"
         etcd.ctl("put", f"--lease={lease}", f"{prefix}/subnets/{key}", VALUE)
         etcd.ctl("put", f"--lease={lease}", f"{prefix}/overlaynet/owner/{key}", f'{{"host":{text}}}')
-    grant = await store.claim(A, parse_lease_key("10.1.77.0-24"), LeaseAttributes(IPv4Address("192.0.2.7")), ttl_s=60, seen=await store.load())
+    grant = await store.claim(
+        A, parse_lease_key("10.1.77.0-24"), LeaseAttributes(IPv4Address("192.0.2.7")), ttl_s=60, seen=await store.load()
+    )
     leases = (await store.load()).leases
     kept = Kept("etcd://x", b'{"Network":"10.1.0.0/16"}', 7, grant.lease, leases)
     assert decode_kept(encode_kept(kept)) == kept
     assert all(text.isprintable() for lease in leases for text in (lease.owner or "", *lease.features))
-    assert [lease.features for lease in leases if lease.owner == "x"] == [("7", "new")]
+    assert [lease.features for lease in leases if lease.owner == "x"] == [("new",)]
+
+
+async def test_administrators_request_whose_answer_was_lost_is_recognised_when_sent_again(
+    etcd: EtcdServer, prefix: str, store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with proxied(etcd, prefix) as (proxy, far):
+
+        def lose_next(after: int) -> None:
+            losing_transactions(monkeypatch, far, proxy, 1, after=after)
+
+        lose_next(after=1)
+        reserved = await far.reserve(SUBNET, ATTRIBUTES)
+        assert (await store.load()).leases == (reserved,)
+        lose_next(after=1)
+        assert await far.revoke(SUBNET, bar=False) == reserved
+        assert (await store.load()).leases == ()
+        grant = await claimed(store)
+        lose_next(after=1)
+        assert await far.revoke(SUBNET) == grant.lease
+        assert proxy.cuts == 3
+        with pytest.raises(ConflictError, match="revoked from this host"):
+            await claimed(store)
+
+
+@pytest.mark.parametrize("strange", ["\n", "\x1b[2J", "\\x", "é", "k" * 300_000])
+async def test_key_that_is_no_lease_is_named_on_one_short_line(
+    etcd: EtcdServer, prefix: str, store: EtcdStore, strange: str
+) -> None:
+    keys = [f"{prefix}/subnets/{strange}{n}".encode() for n in "12"] + [f"{prefix}/subnets/".encode() + b"\xff\xfe"]
+    for key in keys:
+        await store._client.call(etcd_client.PUT, etcd_rpc.PutRequest(key=key, value=VALUE.encode()))
+    unreadable = (await store.load()).unreadable
+    assert len({one.key for one in unreadable}) == len(keys)
+    assert all(one.key.isprintable() and len(one.key) + len(one.why) < 400 for one in unreadable), unreadable
+    watcher = Watcher(store, store._view.revision)
+    writer = EtcdStore(store._settings)
+    for key in keys:
+        delete = etcd_rpc.RequestOp(request_delete_range=etcd_rpc.DeleteRangeRequest(key=key))
+        await writer._client.call(etcd_client.TXN, etcd_rpc.TxnRequest(success=[delete]))
+    heard = await watcher.until(len(keys))
+    assert {one.key for one in heard if isinstance(one, UnreadableGone)} == {one.key for one in unreadable}
+    await watcher.stop()
+    await writer.aclose()
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "b" * 1_000])
+async def test_lease_of_a_backend_whose_name_is_no_word_is_skipped(
+    etcd: EtcdServer, prefix: str, store: EtcdStore, text: str
+) -> None:
+    etcd.ctl("put", f"{prefix}/subnets/10.1.7.0-24", json.dumps({"PublicIP": "192.0.2.7", "BackendType": text}))
+    snapshot = await store.load()
+    assert (snapshot.leases, [one.key for one in snapshot.unreadable]) == ((), ["10.1.7.0-24"])
+    assert snapshot.unreadable[0].why.isprintable()
+
+
+async def fill(store: EtcdStore) -> None:
+    """Write until there is an error."""
+    for n in range(100):
+        await store._client.call(etcd_client.PUT, etcd_rpc.PutRequest(key=b"/x/%d" % n, value=b"x" * 100_000))
+
+
+async def test_leases_are_held_given_back_and_followed_in_an_etcd_that_is_full(tmp_path: Path) -> None:
+    """A full etcd takes no new keys or leases; what is there can be kept alive, read and deleted."""
+    with etcd_server(tmp_path, "--quota-backend-bytes", str(1 << 20)) as server:
+        store, other = (EtcdStore(parse_etcd_url(f"etcd://{server.address}/n")) for _ in range(2))
+        try:
+            grant = await claimed(store)
+            watcher = Watcher(other, (await other.load()).revision)
+            with pytest.raises(StoreUnavailableError):
+                await fill(store)
+            grant = await store.renew(grant)
+            with pytest.raises(StoreUnavailableError, match="etcd is full: compact"):
+                await other.claim(
+                    B,
+                    parse_lease_key("10.1.3.0-24"),
+                    LeaseAttributes(IPv4Address("192.0.2.2")),
+                    ttl_s=60,
+                    seen=await other.load(),
+                )
+            await store.release(grant)
+            await watcher.until_heard(LeaseGone(SUBNET))
+            await watcher.stop()
+        finally:
+            await store.aclose()
+            await other.aclose()
+
+
+async def test_identity_that_another_host_has_too_is_told_from_a_lease_that_was_lost(
+    etcd: EtcdServer, prefix: str, store: EtcdStore
+) -> None:
+    """A copied state directory gives two hosts one identity: the first hears of it as soon as the second claims."""
+    grant = await claimed(store)
+    copy = EtcdStore(store._settings)
+    elsewhere = LeaseAttributes(IPv4Address("192.0.2.2"), None, "host-gw")
+    seen = await copy.load()
+    await copy.claim(A, SUBNET, elsewhere, ttl_s=60, seen=seen, takes_over=seen.leases[0])
+    for lost in (store.renew(grant), store.update(grant, ATTRIBUTES)):
+        with pytest.raises(HostIdInUseError) as caught:
+            await lost
+        assert (caught.value.host, caught.value.address) == (A, "192.0.2.2")
+    await copy.aclose()

@@ -242,14 +242,18 @@ async def test_stray_owner_key_of_another_does_not_stand_in_the_way(etcd: EtcdSe
     await other.aclose()
 
 
-def losing_transactions(monkeypatch: pytest.MonkeyPatch, store: EtcdStore, proxy: TcpProxy, times: int) -> None:
-    """Let the proxy lose the answers of the store's next transactions, and of nothing else."""
+def losing_transactions(
+    monkeypatch: pytest.MonkeyPatch, store: EtcdStore, proxy: TcpProxy, times: int, *, after: int = 0
+) -> None:
+    """Let the proxy lose the answers of the store's next transactions after the first `after`, and of nothing else."""
     call = store._client._once
-    left = times
+    ahead, left = after, times
 
     async def armed(method: tuple[str, type[Any]], request: Any, token: str) -> Any:
-        nonlocal left
-        if method is etcd_client.TXN and left:
+        nonlocal ahead, left
+        if method is etcd_client.TXN and ahead:
+            ahead -= 1
+        elif method is etcd_client.TXN and left:
             left -= 1
             proxy.lose_answer()
         return await call(method, request, token)

@@ -206,6 +206,27 @@ def test_second_host_with_a_public_address_ends_with_one_clear_line_and_takes_no
     }
 
 
+def test_host_whose_identity_was_copied_ends_and_comes_back_as_another(lab: labs.Lab) -> None:
+    """A machine cloned with its state directory: the first to hear of it gives way, and both have subnets of their own."""
+    first, second = lab.plan.hosts
+    held = subnet(lab, 0)
+    lab.stop_daemon(second)
+    identity = lab.files.host(first).state / "host-id"
+    (lab.files.host(second).state / "host-id").write_text(identity.read_text())
+    (lab.files.host(second).state / "snapshot.json").unlink()
+    lab.start_daemons([second])
+    assert subnet(lab, 1) == held
+    until(lambda: not (lab.files.host(first).run / SOCKET_NAME).exists())
+    until(lambda: not identity.exists())
+    (line,) = [line for line in lab.files.host(first).log.read_text().splitlines() if line.startswith("overlaynet-daemon: ")]
+    assert "in use by another host too, at 198.18.0.2" in line
+    lab.start_daemons([first])
+    assert subnet(lab, 0) != held
+    assert status(lab, 0)["host"] != status(lab, 1)["host"]
+    until(lambda: knows(lab, 1, lambda: subnet(lab, 0)))
+    until(lambda: [peer["subnets"] for peer in status(lab, 0)["peers"]] == [held])
+
+
 def _leased(lab: labs.Lab, address: str) -> str:
     rows = json.loads(overlaynet(lab, "leases", "--json"))["leases"]
     return next(str(row["subnet"]) for row in rows if row["public_ip"] == address)

@@ -17,11 +17,19 @@ from overlaynet.daemon.instance import claim_namespace
 from overlaynet.daemon.logs import set_up_logs
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.preflight import check_network, check_rights
-from overlaynet.daemon.resume import Resumed, resume_words
+from overlaynet.daemon.resume import ENGINE, Resumed, resume_words
 from overlaynet.daemon.settings import Settings
-from overlaynet.daemon.state import check_place, check_private, host_id, prepare_directory, read_kept
+from overlaynet.daemon.state import (
+    check_place,
+    check_private,
+    forget_host,
+    host_id,
+    owning_directory,
+    prepare_directory,
+    read_kept,
+)
 from overlaynet.dataplane.pump import UdpEngine
-from overlaynet.errors import ConfigError, OverlaynetError, StoreDataError, StoreUnavailableError
+from overlaynet.errors import ConfigError, HostIdInUseError, OverlaynetError, StoreDataError, StoreUnavailableError
 from overlaynet.kernel.interfaces import ChosenUnderlay, Selection, choose_underlay
 from overlaynet.kernel.netlink import NetlinkKernel
 from overlaynet.model.host import HostSettings
@@ -52,6 +60,11 @@ async def _run(settings: Settings, store: Store, engine: UdpEngine) -> None:
     underlay = await choose_underlay(_selection(settings))
     prepare_directory("--state-dir", settings.state_dir, 0o700)
     check_private("--state-dir", settings.state_dir)
+    with owning_directory("--state-dir", settings.state_dir):
+        await _run_in_place(settings, store, engine, underlay)
+
+
+async def _run_in_place(settings: Settings, store: Store, engine: UdpEngine, underlay: ChosenUnderlay) -> None:
     prepare_directory("--run-dir", settings.run_dir, 0o755)
     prepare_directory("--subnet-file", settings.subnet_file.parent, 0o755)
     check_place("--subnet-file", settings.subnet_file)
@@ -64,6 +77,8 @@ async def _run(settings: Settings, store: Store, engine: UdpEngine) -> None:
             await store.aclose()
     notify("STOPPING=1")
     log.info("stopped")
+    if isinstance(failure, HostIdInUseError):
+        forget_host(settings.state_dir, ENGINE)
     if failure is not None:
         raise failure
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from overlaynet.errors import ConfigError, StoreDataError
+from overlaynet.errors import ConfigError, DaemonRunningError, StoreDataError
 from overlaynet.model.kept import Kept, decode_kept
 from overlaynet.model.lease import HostId
 
 SNAPSHOT = "snapshot.json"
 """The file in the state directory that holds the last good snapshot."""
+
+HOST_ID = "host-id"
+"""The file in the state directory that holds this host's identity."""
 
 _HOST_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -44,7 +49,7 @@ def check_place(flag: str, path: Path) -> None:
 
 def host_id(state_dir: Path) -> HostId:
     """This host's identity, made at the first call. ConfigError: the file holds something else, or cannot be written."""
-    path = state_dir / "host-id"
+    path = state_dir / HOST_ID
     for _ in range(2):
         try:
             text = path.read_text().strip()
@@ -60,6 +65,28 @@ def host_id(state_dir: Path) -> HostId:
             )
         return HostId(text)
     raise ConfigError("--state-dir", str(path), "appears and vanishes: who else uses this directory?")
+
+
+def forget_host(state_dir: Path, *files: str) -> None:
+    """Have the next start be a new host's: remove the identity, and the snapshot and `files`, which rest on it."""
+    for name in (HOST_ID, SNAPSHOT, *files):
+        (state_dir / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def owning_directory(flag: str, path: Path) -> Iterator[None]:
+    """Keep the directory from other daemons for as long as the block runs. DaemonRunningError: one uses it.
+
+    Two that share it would be one host in two places. The kernel ends the lock with the process.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DaemonRunningError(f"{flag} {path}: another overlaynet-daemon uses it: give each its own") from None
+    finally:
+        os.close(descriptor)
 
 
 def read_kept(state_dir: Path) -> Kept | None:

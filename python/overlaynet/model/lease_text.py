@@ -19,6 +19,7 @@ from overlaynet.model.lease import LeaseAttributes, Subnets
 
 _KEY = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3})-(\d{1,2})(?:&([0-9a-f:]+)-(\d{1,3}))?", re.ASCII)
 _LONGEST_VALUE_BYTES = 65_536
+_LONGEST_TYPE = 64
 
 
 def lease_key(subnets: Subnets) -> str:
@@ -90,6 +91,8 @@ def decode_attributes(text: bytes) -> LeaseAttributes:
         v6 = IPv6Address(stored.public_ipv6) if stored.public_ipv6 else None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreDataError("lease value", str(error)) from None
+    if len(stored.backend_type) > _LONGEST_TYPE or not stored.backend_type.isprintable():
+        raise StoreDataError("lease value", f"BackendType {stored.backend_type[:_LONGEST_TYPE]!r}: not a backend's name")
     if v6 is not None and v6.scope_id is not None:
         raise StoreDataError("lease value", f"PublicIPv6 {v6}: a zone means nothing to other hosts")
     if v6 is not None and v6.ipv4_mapped is not None:

@@ -15,6 +15,7 @@ from overlaynet.backend import features
 from overlaynet.errors import (
     AddressInUseError,
     ConflictError,
+    HostIdInUseError,
     LeaseLostError,
     StaleSnapshotError,
     StoreError,
@@ -183,6 +184,10 @@ class LeaseHolder:
         if request == "claim":
             self._refused_claim(error, now)
             return
+        if isinstance(error, HostIdInUseError):
+            # To claim again would be to take the other's lease, under the same name, and it ours.
+            self._give_up(error)
+            return
         self._wait(now)
         if isinstance(error, LeaseLostError):
             self.journal.trouble("lease-lost", "lease", f"{error}; claiming again", level="error")
@@ -195,15 +200,18 @@ class LeaseHolder:
     def _refused_claim(self, error: StoreError, now: float) -> None:
         self.error = error
         if isinstance(error, AddressInUseError | SubnetsExhaustedError) and self.own is None:
-            self._given_up = True
-            self.journal.say("error", "lease", str(error))
-            self.journal.act(Stop(error))
+            self._give_up(error)
             return
         if isinstance(error, ConflictError) and not isinstance(error, StaleSnapshotError):
             # Only what is taken is left for another subnet.
             self._attempt += 1
         self._wait(now)
         self.journal.trouble("lease", "lease", f"no lease yet: {error}; trying again")
+
+    def _give_up(self, error: StoreError) -> None:
+        self._given_up = True
+        self.journal.say("error", "lease", str(error))
+        self.journal.act(Stop(error))
 
     def _wait(self, now: float) -> None:
         self._failures += 1
@@ -222,6 +230,8 @@ class LeaseHolder:
         elif stored.owner is None or stored.reserved != self.grant.lease.reserved:
             self._check = True
         elif stored.attributes != self.grant.lease.attributes:
+            # By an operator, or by another host that has this one's identity: which of them is asked before it is put right.
+            self._check = True
             self.grant = replace(self.grant, lease=self.grant.lease.with_attributes(stored.attributes))
 
     def release(self) -> None:

@@ -41,7 +41,7 @@ class Claim:
         self._owner = owner
         self._subnets = subnets
         self._attributes = attributes
-        self._since = seen.revision
+        self._since, self._cluster = seen.revision, view.cluster
         self._key, self._owner_key = view.layout.lease(subnets), view.layout.owner(subnets)
         self._there, there = view.leases.get(subnets), view.lease(subnets)
         held = view.owners.get(subnets)
@@ -61,6 +61,15 @@ class Claim:
             self._rests_on.append(changed_at(self._revoked_key, 0))
         self._earlier = {one: record for one, record in view.leases.items() if one != subnets and self._is_ours(view, one)}
         self._news = View(view.layout)
+
+    def check_history(self, header: rpc.ResponseHeader) -> None:
+        """StaleSnapshotError: the cluster that granted the claim's etcd lease is not the one that was seen, or went back since.
+
+        Its revisions then say nothing about what has changed. The lease that was granted carries this over to the transaction:
+        a cluster that is put in the place of this one does not have it.
+        """
+        if header.revision < self._since or (self._cluster and header.cluster_id != self._cluster):
+            raise StaleSnapshotError(f"subnet {self._subnets}", "the store was put back or replaced since it was read")
 
     def request(self, lease_id: int) -> rpc.TxnRequest:
         """The transaction on what is known now."""

@@ -8,10 +8,11 @@ took over is not ours any more.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from overlaynet.errors import StoreDataError
 from overlaynet.model.lease import HostId, Lease, Subnets
@@ -19,7 +20,11 @@ from overlaynet.model.lease_text import decode_attributes, lease_key, parse_leas
 from overlaynet.model.snapshot import Snapshot, Unreadable
 from overlaynet.store.etcd import rpc_pb2 as rpc
 
+UNREADABLE = HostId("unreadable")
+"""Who holds a lease whose owner key says nothing that can be read: somebody else, so that nobody takes it over."""
+
 _LONGEST_OWNER_BYTES = 4_096
+_LONGEST_WORD = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +79,33 @@ class Owner:
         return json.dumps({"host": self.host, "features": list(self.features)}, separators=(",", ":")).encode()
 
 
-def parse_owner(text: bytes) -> Owner | None:
-    """The owner in a stored value, or None if it is none."""
+def parse_owner(text: bytes) -> Owner:
+    """The owner in a stored value; UNREADABLE where it names none. Features that are no words are passed over.
+
+    What others call themselves ends in files, logs and on terminals: only what can be printed is taken in.
+    """
     try:
         stored: Any = json.loads(text) if len(text) <= _LONGEST_OWNER_BYTES else None
         host, features = stored["host"], stored.get("features", [])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-    if not isinstance(host, str) or not host or not isinstance(features, list):
-        return None
-    return Owner(HostId(host), tuple(str(feature) for feature in features))
+        return Owner(UNREADABLE)
+    if not _is_word(host) or not isinstance(features, list):
+        return Owner(UNREADABLE)
+    return Owner(HostId(host), tuple(feature for feature in features if _is_word(feature)))
+
+
+def _is_word(text: object) -> TypeGuard[str]:
+    return isinstance(text, str) and 0 < len(text) <= _LONGEST_WORD and text.isprintable()
+
+
+def _shown(name: bytes) -> str:
+    """A name as it can be printed, and told from any other, however long it is."""
+    text = name.decode(errors="backslashreplace")
+    if not text.isprintable():
+        text = text.encode("unicode_escape").decode()
+    if len(text) <= _LONGEST_WORD:
+        return text
+    return f"{text[: _LONGEST_WORD // 2]}... ({len(name)} bytes, SHA-256 {hashlib.sha256(name).hexdigest()[:16]})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +170,9 @@ class View:
         return None
 
     def lease_name(self, key: bytes) -> str:
-        """The last part of a lease key, which names it in messages; empty for any other key."""
+        """The last part of a lease key, which names it in messages, on one line; empty for any other key."""
         start = self.layout.subnets
-        return key[len(start) :].decode(errors="replace") if key.startswith(start) else ""
+        return _shown(key[len(start) :]) if key.startswith(start) else ""
 
     def is_paired(self, subnets: Subnets) -> bool:
         """Whether lease key and owner key tell of one state."""
@@ -205,11 +227,7 @@ class View:
         subnets = self.named(pair.key)
         if subnets is None:
             return
-        owner = parse_owner(pair.value)
-        if owner is None:
-            self.owners.pop(subnets, None)
-        else:
-            self.owners[subnets] = OwnerRecord(owner, pair.lease, pair.mod_revision)
+        self.owners[subnets] = OwnerRecord(parse_owner(pair.value), pair.lease, pair.mod_revision)
 
     def _forget_unreadable(self, name: str) -> None:
         """A lease whose value can no longer be read is not there for us."""

@@ -42,6 +42,7 @@ _KNOWN = (
         "user {user!r} or the password is wrong: check --etcd-username and --etcd-password",
     ),
     (r"user name is empty", "etcd wants a user: give --etcd-username and --etcd-password"),
+    (r"database space exceeded", "etcd is full: compact and defragment it, then run `etcdctl alarm disarm`"),
     (r"authentication is not enabled", "etcd has no users: leave out --etcd-username and --etcd-password"),
     (
         r"permission denied",

@@ -17,6 +17,7 @@ from math import ceil
 from overlaynet.errors import (
     ConflictError,
     HistoryGoneError,
+    HostIdInUseError,
     LeaseLostError,
     StaleSnapshotError,
     StoreError,
@@ -102,8 +103,9 @@ class EtcdStore:
             kept = await self._keep(claim.own, attributes, features, ttl_s)
             if kept is not None:
                 return kept
-        lease_id = await self._grant(ttl_s)
+        lease_id, header = await self._grant(ttl_s)
         try:
+            claim.check_history(header)
             async for look_first in self._tries(ttl_s):
                 if look_first:
                     claim.learn(await self._client.call(etcd.TXN, claim.look()))
@@ -151,9 +153,10 @@ class EtcdStore:
         """See `Store.update`."""
         key = self._layout.lease(grant.lease.subnets)
         write = rpc.PutRequest(key=key, value=encode_attributes(attributes), ignore_lease=True)
-        asked = rpc.TxnRequest(compare=self._ours(grant), success=[rpc.RequestOp(request_put=write)])
-        if not (await self._client.call(etcd.TXN, asked)).succeeded:
-            raise LeaseLostError(str(grant.lease.subnets), "it was given away or claimed anew")
+        asked = rpc.TxnRequest(
+            compare=self._ours(grant), success=[rpc.RequestOp(request_put=write)], failure=self._who_has(grant)
+        )
+        self._check_held(grant, await self._client.call(etcd.TXN, asked))
         left = await self._client.call(etcd.TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=grant.handle))
         return Grant(grant.lease.with_attributes(attributes), float(max(0, left.TTL)), grant.handle)
 
@@ -179,14 +182,20 @@ class EtcdStore:
         """See `StoreAdmin.reserve`."""
         seen = await self.load()
         check_free(None, subnets, attributes, seen.leases)
+        key, value = self._layout.lease(subnets), encode_attributes(attributes)
         asked = rpc.TxnRequest(
             compare=[unchanged_since(self._layout.subnets, seen.revision)],
-            success=[put(self._layout.lease(subnets), encode_attributes(attributes)), delete(self._layout.revoked(subnets))],
+            success=[put(key, value), delete(self._layout.revoked(subnets))],
+            failure=[read(key)],
         )
         answer = await self._client.call(etcd.TXN, asked)
-        if not answer.succeeded:
-            raise ConflictError(f"subnet {subnets}", "the leases have changed since they were read: try again")
-        return Lease(subnets, attributes, reserved=True, created=answer.header.revision)
+        if answer.succeeded:
+            return Lease(subnets, attributes, reserved=True, created=answer.header.revision)
+        for there in answer.responses[0].response_range.kvs:
+            if (there.value, there.lease) == (value, 0):
+                # By an earlier sending of the same request, whose answer was lost.
+                return Lease(subnets, attributes, reserved=True, created=there.create_revision)
+        raise ConflictError(f"subnet {subnets}", "the leases have changed since they were read: try again")
 
     async def revoke(self, subnets: Subnets, *, bar: bool = True) -> Lease:
         """See `StoreAdmin.revoke`. A mark, for as long as the lease could last, keeps its holder from coming back to it."""
@@ -199,17 +208,25 @@ class EtcdStore:
         mark = await self._grant_as_long_as(held.lease_id) if bar and held is not None and lease.owner is not None else 0
         if mark and held is not None:
             ops.append(put(self._layout.revoked(subnets), held.owner.text, mark))
-        answer = await self._client.call(etcd.TXN, rpc.TxnRequest(compare=[changed_at(key, record.mod_revision)], success=ops))
+        asked = rpc.TxnRequest(
+            compare=[changed_at(key, record.mod_revision)],
+            success=ops,
+            failure=[read(key), read(self._layout.revoked(subnets))],
+        )
+        answer = await self._client.call(etcd.TXN, asked)
         if not answer.succeeded:
-            if mark:
-                await self._forget_lease(mark)
-            raise ConflictError(f"subnet {subnets}", "has changed meanwhile: try again")
+            now, marks = (response.response_range.kvs for response in answer.responses)
+            # An earlier sending of the same request, whose answer was lost, has left our mark; without one, gone is gone.
+            if now or (mark and not any(one.lease == mark for one in marks)):
+                if mark:
+                    await self._forget_lease(mark)
+                raise ConflictError(f"subnet {subnets}", "has changed meanwhile: try again")
         return lease
 
     async def _grant_as_long_as(self, lease_id: int) -> int:
         """A new etcd lease with the whole time of another; 0 if that is gone."""
         other = await self._client.call(etcd.TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(ID=lease_id))
-        return await self._grant(other.grantedTTL) if other.grantedTTL > 0 else 0
+        return (await self._grant(other.grantedTTL))[0] if other.grantedTTL > 0 else 0
 
     async def remaining(self, leases: Sequence[Lease]) -> list[float | None]:
         """See `StoreAdmin.remaining`; a bounded number of questions at once."""
@@ -284,26 +301,45 @@ class EtcdStore:
         ]
 
     async def _check_ours(self, grant: Grant) -> int:
-        """The term in which the lease was seen to be this grant's. LeaseLostError: it is not.
+        """The term in which the lease was seen to be this grant's. LeaseLostError, HostIdInUseError: it is not.
 
-        The read is what has etcd ask the other members first: a transaction of compares alone is answered out of what the member
-        happens to know, by one that is cut off or was deposed as well (isTxnSerializable in etcd's server/etcdserver/v3_server.go).
+        The reads are what has etcd ask the other members first: a transaction of compares alone is answered by what the member
+        happens to know, even if it is cut off or was deposed (isTxnSerializable in etcd's server/etcdserver/v3_server.go).
         """
-        seen = [read(self._layout.owner(grant.lease.subnets))]
+        seen = self._who_has(grant)
         answer = await self._client.call(etcd.TXN, rpc.TxnRequest(compare=self._ours(grant), success=seen, failure=seen))
-        if not answer.succeeded:
-            raise LeaseLostError(str(grant.lease.subnets), "it was given away or claimed anew")
+        self._check_held(grant, answer)
         return answer.header.raft_term
 
-    async def _grant(self, ttl_s: float) -> int:
-        """A new etcd lease, whose id is chosen here."""
+    def _who_has(self, grant: Grant) -> list[rpc.RequestOp]:
+        return [read(self._layout.lease(grant.lease.subnets)), read(self._layout.owner(grant.lease.subnets))]
+
+    def _check_held(self, grant: Grant, answer: rpc.TxnResponse) -> None:
+        """LeaseLostError: the answer to a transaction on `_ours` says that the lease is this grant's no more.
+
+        HostIdInUseError: it was claimed anew under this host's identity, while this host held it: by another host, then.
+        """
+        if answer.succeeded:
+            return
+        subnets, owner = grant.lease.subnets, grant.lease.owner
+        view = View(self._layout)
+        view.take_all(pair for response in answer.responses for pair in response.response_range.kvs)
+        held, now = view.owners.get(subnets), view.lease(subnets)
+        if held is not None and now is not None and held.lease_id != grant.handle and now.owner == owner is not None:
+            address = now.attributes.public_ipv4 or now.attributes.public_ipv6
+            raise HostIdInUseError(owner, str(subnets), str(address))
+        raise LeaseLostError(str(subnets), "it was given away or claimed anew")
+
+    async def _grant(self, ttl_s: float) -> tuple[int, rpc.ResponseHeader]:
+        """A new etcd lease, whose id is chosen here, and the header of an answer by the cluster that has it."""
         lease_id = secrets.randbits(62) | 1
         try:
-            await self._client.call(etcd.GRANT, rpc.LeaseGrantRequest(TTL=ceil(ttl_s), ID=lease_id))
+            granted = await self._client.call(etcd.GRANT, rpc.LeaseGrantRequest(TTL=ceil(ttl_s), ID=lease_id))
         except StoreUnavailableError as error:
             if "lease already exists" not in error.why:
                 raise
-        return lease_id
+            return lease_id, (await self._client.call(etcd.RANGE, rpc.RangeRequest(key=self._layout.config))).header
+        return lease_id, granted.header
 
     async def _forget_lease(self, lease_id: int) -> None:
         """Revoke an etcd lease of ours; one that cannot be revoked ends by itself."""

@@ -1,0 +1,31 @@
+"""What a host keeps between runs belongs to one daemon at a time, and can be forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from overlaynet.daemon.state import forget_host, host_id, owning_directory, read_kept
+from overlaynet.errors import DaemonRunningError
+
+
+def test_state_directory_is_one_daemons_until_that_ends(tmp_path: Path) -> None:
+    with (
+        owning_directory("--state-dir", tmp_path),
+        pytest.raises(DaemonRunningError, match="uses it"),
+        owning_directory("--state-dir", tmp_path),
+    ):
+        pass
+    with owning_directory("--state-dir", tmp_path):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_forgotten_host_begins_as_another(tmp_path: Path) -> None:
+    first = host_id(tmp_path)
+    assert host_id(tmp_path) == first
+    (tmp_path / "snapshot.json").write_text("{}")
+    (tmp_path / "engine.json").write_text("{}")
+    forget_host(tmp_path, "engine.json", "never-there")
+    assert list(tmp_path.iterdir()) == []
+    assert read_kept(tmp_path) is None
+    assert host_id(tmp_path) != first
