@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod address;
 pub mod encapsulation;
 pub mod forward;
 pub mod netlink;

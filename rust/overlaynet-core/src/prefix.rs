@@ -6,6 +6,8 @@ use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
+use crate::address::Address;
+
 /// Why something is not a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -36,10 +38,13 @@ impl core::error::Error for PrefixError {}
 #[allow(clippy::len_without_is_empty, reason = "a length in bits; no prefix is empty")]
 pub trait Prefix: Copy + Ord + fmt::Debug + fmt::Display {
     /// The family's addresses.
-    type Address: Copy + Ord + fmt::Debug;
+    type Address: Address;
 
     /// How many bits an address has.
     const BITS: u8;
+
+    /// The prefix that holds every address.
+    const ALL: Self;
 
     /// The prefix of `len` bits that holds `address`; a `len` above [`Self::BITS`] counts as that many.
     fn truncated(address: Self::Address, len: u8) -> Self;
@@ -163,6 +168,7 @@ macro_rules! prefix {
         impl Prefix for $name {
             type Address = $address;
             const BITS: u8 = Self::BITS;
+            const ALL: Self = Self::ALL;
 
             fn truncated(address: $address, len: u8) -> Self {
                 let len = len.min(Self::BITS);

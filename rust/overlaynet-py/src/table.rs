@@ -21,7 +21,7 @@ enum Families {
     V6(Locked<Ipv6Prefix>),
 }
 
-struct Locked<P>(RwLock<Table<P, Py<PyAny>>>);
+struct Locked<P: Prefix>(RwLock<Table<P, Py<PyAny>>>);
 
 type Entry = (String, Py<PyAny>);
 
@@ -36,7 +36,7 @@ macro_rules! of_family {
 }
 
 impl<P: Family> Locked<P> {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self(RwLock::new(Table::new()))
     }
 

@@ -42,6 +42,11 @@ impl<P: Prefix, T> ListTable<P, T> {
         Some(self.entries.remove(position).1)
     }
 
+    /// Removes every prefix.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// The value of exactly `prefix`.
     #[must_use]
     pub fn get(&self, prefix: &P) -> Option<&T> {
@@ -75,5 +80,21 @@ impl<P: Prefix, T> ListTable<P, T> {
     /// All entries, ordered by address, then by length.
     pub fn iter(&self) -> impl Iterator<Item = (P, &T)> + '_ {
         self.entries.iter().map(|(prefix, value)| (*prefix, value))
+    }
+}
+
+impl<P: Prefix, T> FromIterator<(P, T)> for ListTable<P, T> {
+    fn from_iter<I: IntoIterator<Item = (P, T)>>(entries: I) -> Self {
+        let mut table = Self::new();
+        table.extend(entries);
+        table
+    }
+}
+
+impl<P: Prefix, T> Extend<(P, T)> for ListTable<P, T> {
+    fn extend<I: IntoIterator<Item = (P, T)>>(&mut self, entries: I) {
+        for (prefix, value) in entries {
+            self.insert(prefix, value);
+        }
     }
 }

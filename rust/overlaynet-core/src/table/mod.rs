@@ -1,116 +1,266 @@
 //! The longest-prefix-match table, [`PrefixTable`], and the slow oracle that tests hold it against, [`list::ListTable`].
-//!
-//! The table keeps its entries in one B-tree ordered by address, then length, and counts how many entries there are of each
-//! length. A lookup cuts the address to each length that is in use, the longest first, and looks that prefix up: O(lengths in
-//! use x log entries), without allocating. An overlay's table uses one length or two. Ordered iteration and the prefixes below
-//! another are ranges of the tree.
 pub mod list;
 
-use alloc::collections::BTreeMap;
+mod blocks;
+mod build;
+mod entries;
+mod iter;
+mod lookup;
+mod paint;
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::{fmt, mem};
+
+use crate::address::{Address, Packed};
 use crate::prefix::Prefix;
+use blocks::Blocks;
+use build::build;
+use entries::Entries;
+pub use iter::Iter;
+use iter::Slots;
+pub use lookup::{Lookup, NO_SLOT};
+use paint::{Change, Painter};
 
 /// A map from prefixes to values that also answers which is the longest prefix that holds an address.
-#[derive(Clone, Debug)]
-pub struct PrefixTable<P, T> {
-    entries: BTreeMap<P, T>,
-    lengths: Lengths,
+///
+/// Each entry has a slot: a number below [`NO_SLOT`] that stays the same as long as the entry is in the table, and may be
+/// another entry's afterwards.
+pub struct PrefixTable<P: Prefix, T> {
+    blocks: Blocks<P>,
+    entries: Entries<P, T>,
+    /// How many entries there were when the nodes were last built as a whole, and how many want a larger root.
+    built_at: usize,
+    outgrown_at: usize,
 }
 
 impl<P: Prefix, T> PrefixTable<P, T> {
     /// An empty table.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
+        let entries = Entries::new();
+        let built = build(&entries, &[]);
         Self {
-            entries: BTreeMap::new(),
-            lengths: Lengths::NONE,
+            blocks: Blocks::new(built.lookup, built.end),
+            entries,
+            built_at: 0,
+            outgrown_at: built.outgrown_at,
         }
     }
 
     /// How many prefixes the table holds.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether the table holds no prefix.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// The value that `prefix` had before, if any; it now has `value`.
+    /// The value that `prefix` had before, if any; it now has `value`, and the slot that it had.
+    ///
+    /// # Panics
+    /// If there are 2^31 prefixes.
     pub fn insert(&mut self, prefix: P, value: T) -> Option<T> {
-        let before = self.entries.insert(prefix, value);
-        if before.is_none() {
-            self.lengths.add(prefix.len());
+        let above = self.up_from(prefix).next().unwrap_or(NO_SLOT);
+        if self.entries.prefix_len(above) == Some(prefix.len()) {
+            return Some(mem::replace(self.entries.value_mut(above)?, value));
         }
-        before
+        let slot = self.entries.add(prefix, value, above);
+        let fits = prefix.len() == 0 || {
+            let shape = self.blocks.lookup.shape();
+            prefix.len() >= shape.skip && shape.holds(prefix.address().bits())
+        };
+        if fits && self.len() < self.outgrown_at && !self.blocks.is_scattered() {
+            Painter::new(
+                &mut self.blocks,
+                &mut self.entries,
+                Change::Insert,
+                (prefix, slot),
+            )
+            .run();
+        } else {
+            self.build_with(&[slot]);
+        }
+        None
     }
 
     /// The value of exactly `prefix`, which is no longer in the table.
     pub fn remove(&mut self, prefix: &P) -> Option<T> {
-        let before = self.entries.remove(prefix);
-        if before.is_some() {
-            self.lengths.remove(prefix.len());
+        let slot = self.slot(prefix)?;
+        Painter::new(
+            &mut self.blocks,
+            &mut self.entries,
+            Change::Remove,
+            (*prefix, slot),
+        )
+        .run();
+        let value = self.entries.take(slot);
+        if !self.blocks.retire_slot(slot) {
+            self.entries.give_back(slot);
         }
-        before
+        if self.len() < self.built_at / 4 || self.blocks.is_scattered() {
+            self.build_with(&[]);
+        }
+        value
     }
 
     /// Removes every prefix.
     pub fn clear(&mut self) {
-        self.entries.clear();
-        self.lengths = Lengths::NONE;
+        let slots: Vec<u32> = self.all_slots().collect();
+        let mut waits = false;
+        for slot in slots {
+            drop(self.entries.take(slot));
+            waits = self.blocks.retire_slot(slot);
+        }
+        if !waits {
+            self.entries = Entries::new();
+        }
+        self.build_with(&[]);
     }
 
     /// The value of exactly `prefix`.
     #[must_use]
     pub fn get(&self, prefix: &P) -> Option<&T> {
-        self.entries.get(prefix)
+        self.entries.get(self.slot(prefix)?).map(|(_, value)| value)
     }
 
     /// The value of exactly `prefix`, to be changed in place.
     #[must_use]
     pub fn get_mut(&mut self, prefix: &P) -> Option<&mut T> {
-        self.entries.get_mut(prefix)
+        self.entries.value_mut(self.slot(prefix)?)
+    }
+
+    /// The slot of exactly `prefix`.
+    #[must_use]
+    pub fn slot(&self, prefix: &P) -> Option<u32> {
+        let slot = self.up_from(*prefix).next()?;
+        (self.entries.prefix_len(slot) == Some(prefix.len())).then_some(slot)
+    }
+
+    /// The prefix at `slot`, and its value.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self, slot: u32) -> Option<(P, &T)> {
+        self.entries.get(slot)
     }
 
     /// The longest prefix that holds `address`, and its value. Allocates nothing.
+    #[inline]
     #[must_use]
     pub fn lookup(&self, address: P::Address) -> Option<(P, &T)> {
-        self.lengths
-            .descending(P::BITS)
-            .find_map(|len| self.entry(P::truncated(address, len)))
+        self.entries.get(self.blocks.lookup.find(address.bits()))
+    }
+
+    /// The slot of the longest prefix that holds `address`.
+    #[inline]
+    #[must_use]
+    pub fn lookup_slot(&self, address: impl Packed<P::Address>) -> Option<u32> {
+        Some(self.blocks.lookup.slot(address)).filter(|&slot| slot != NO_SLOT)
+    }
+
+    /// The slot of the longest prefix that holds each address, or [`NO_SLOT`], into the same place of `slots`; the shorter of the
+    /// two says how many.
+    pub fn lookup_slots<A: Packed<P::Address>>(&self, addresses: &[A], slots: &mut [u32]) {
+        self.blocks.lookup.slots(addresses, slots);
     }
 
     /// The prefixes that cover `prefix` (itself, if it is in the table, comes last), the shortest first.
     pub fn covering(&self, prefix: P) -> impl Iterator<Item = (P, &T)> + '_ {
-        self.lengths
-            .ascending(prefix.len())
-            .filter_map(move |len| self.entry(P::truncated(prefix.address(), len)))
+        let slots: Vec<u32> = self.up_from(prefix).collect();
+        slots.into_iter().rev().filter_map(|slot| self.entry(slot))
     }
 
     /// The prefixes that `prefix` covers (itself, if it is in the table, comes first), in order.
-    pub fn covered(&self, prefix: P) -> impl Iterator<Item = (P, &T)> + '_ {
-        let last = P::truncated(prefix.last_address(), P::BITS);
-        self.entries
-            .range(prefix..=last)
-            .map(|(&prefix, value)| (prefix, value))
+    pub fn covered(&self, prefix: P) -> impl DoubleEndedIterator<Item = (P, &T)> + '_ {
+        Slots::within(self, prefix).filter_map(|slot| self.entry(slot))
     }
 
     /// Whether an address lies both in `prefix` and in a prefix of the table.
     #[must_use]
     pub fn overlaps(&self, prefix: P) -> bool {
-        self.covered(prefix).next().is_some() || self.covering(prefix).next().is_some()
+        self.up_from(prefix).next().is_some() || self.covered(prefix).next().is_some()
     }
 
     /// All entries, ordered by address, then by length.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (P, &T)> + ExactSizeIterator + '_ {
-        self.entries.iter().map(|(&prefix, value)| (prefix, value))
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_, P, T> {
+        Iter::new(self)
     }
 
-    fn entry(&self, prefix: P) -> Option<(P, &T)> {
-        self.entries.get(&prefix).map(|value| (prefix, value))
+    /// How many bytes the table takes, without what values own elsewhere.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.blocks.lookup.bytes() + self.entries.bytes()
+    }
+
+    /// What lookups read, alone.
+    #[must_use]
+    pub fn as_lookup(&self) -> &Lookup<P> {
+        &self.blocks.lookup
+    }
+
+    /// What lookups read, for other threads to read while this one changes the table. They find for each address what it found
+    /// before a change or what it finds after it, as long as whoever calls this follows three rules:
+    ///
+    /// - A change may come to need other memory: readers that shall see it are given what this returns after it.
+    /// - What a change takes out of use stays as it is until [`reclaim`](Self::reclaim) is told that nobody looks at it.
+    /// - Slots are values of their own to readers: what they stand for is kept where readers may read it.
+    pub fn share(&mut self) -> Arc<Lookup<P>> {
+        self.blocks.keep_retired();
+        Arc::clone(&self.blocks.lookup)
+    }
+
+    /// The slot that the next new prefix gets.
+    #[must_use]
+    pub fn next_slot(&self) -> u32 {
+        self.entries.next_slot()
+    }
+
+    /// How much was taken out of use since the table was first shared: a mark for [`reclaim`](Self::reclaim).
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.blocks.retired()
+    }
+
+    /// Uses again what had been taken out of use when [`retired`](Self::retired) was `mark`: no lookup that began before then is
+    /// still going on.
+    pub fn reclaim(&mut self, mark: u64) {
+        let entries = &mut self.entries;
+        self.blocks.reclaim(mark, |slot| entries.give_back(slot));
+    }
+
+    /// The slots of what covers `prefix`, itself included, the longest first.
+    fn up_from(&self, prefix: P) -> impl Iterator<Item = u32> + '_ {
+        let slot = self.blocks.lookup.find(prefix.address().bits());
+        self.entries.chain(slot, prefix.len())
+    }
+
+    /// The slots of all prefixes that the nodes know, in order.
+    fn all_slots(&self) -> impl Iterator<Item = u32> + '_ {
+        Slots::within(self, P::ALL)
+    }
+
+    /// Builds the nodes anew, for the prefixes that they know and those at the slots `new`, which come in order.
+    fn build_with(&mut self, new: &[u32]) {
+        let mut slots = Vec::with_capacity(self.len());
+        let mut new = new.iter().copied().peekable();
+        for slot in self.all_slots() {
+            while let Some(before) = new.next_if(|&new| self.entries.prefix(new) < self.entries.prefix(slot))
+            {
+                slots.push(before);
+            }
+            slots.push(slot);
+        }
+        slots.extend(new);
+        self.entries.relate(slots.iter().copied());
+        let built = build(&self.entries, &slots);
+        self.outgrown_at = built.outgrown_at;
+        self.built_at = slots.len();
+        self.blocks.replace(built.lookup, built.end);
     }
 }
 
@@ -120,6 +270,34 @@ impl<P: Prefix, T> Default for PrefixTable<P, T> {
     }
 }
 
+/// The copy is nobody else's to read, whether or not this table is shared.
+impl<P: Prefix, T: Clone> Clone for PrefixTable<P, T> {
+    fn clone(&self) -> Self {
+        Self {
+            blocks: self.blocks.copy(),
+            entries: self.entries.clone(),
+            built_at: self.built_at,
+            outgrown_at: self.outgrown_at,
+        }
+    }
+}
+
+impl<P: Prefix, T: fmt::Debug> fmt::Debug for PrefixTable<P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<'a, P: Prefix, T> IntoIterator for &'a PrefixTable<P, T> {
+    type Item = (P, &'a T);
+    type IntoIter = Iter<'a, P, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Builds the table as a whole; of equal prefixes, the last one's value stays. Entries that come in order need no sorting.
 impl<P: Prefix, T> FromIterator<(P, T)> for PrefixTable<P, T> {
     fn from_iter<I: IntoIterator<Item = (P, T)>>(entries: I) -> Self {
         let mut table = Self::new();
@@ -128,76 +306,36 @@ impl<P: Prefix, T> FromIterator<(P, T)> for PrefixTable<P, T> {
     }
 }
 
+/// Like an insertion of each, but many are built into the table as a whole.
 impl<P: Prefix, T> Extend<(P, T)> for PrefixTable<P, T> {
     fn extend<I: IntoIterator<Item = (P, T)>>(&mut self, entries: I) {
-        for (prefix, value) in entries {
-            self.insert(prefix, value);
+        let mut new: Vec<(P, T)> = entries.into_iter().collect();
+        if new.len() <= self.len() / 16 {
+            for (prefix, value) in new {
+                self.insert(prefix, value);
+            }
+            return;
         }
-    }
-}
-
-/// How many prefixes there are of each length, and which lengths those are.
-#[derive(Clone, Debug)]
-struct Lengths {
-    counts: [usize; 129],
-    /// Bit `len % 64` of word `len / 64` says whether `counts[len]` is not zero.
-    in_use: [u64; 3],
-}
-
-impl Lengths {
-    const NONE: Self = Self {
-        counts: [0; 129],
-        in_use: [0; 3],
-    };
-
-    fn add(&mut self, len: u8) {
-        self.counts[usize::from(len)] += 1;
-        self.in_use[usize::from(len / 64)] |= 1 << (len % 64);
-    }
-
-    fn remove(&mut self, len: u8) {
-        let count = &mut self.counts[usize::from(len)];
-        *count -= 1;
-        if *count == 0 {
-            self.in_use[usize::from(len / 64)] &= !(1 << (len % 64));
+        if !new.is_sorted_by(|a, b| a.0 < b.0) {
+            // The sort is stable, so the last of equal prefixes is the one that was given last.
+            new.sort_by_key(|entry| entry.0);
         }
+        if self.is_empty() {
+            self.entries.reserve(new.len());
+        }
+        let mut slots: Vec<u32> = Vec::with_capacity(new.len());
+        for (prefix, value) in new {
+            let last = slots
+                .last()
+                .copied()
+                .filter(|&slot| self.entries.prefix(slot) == Some(prefix));
+            match last.or_else(|| self.slot(&prefix)) {
+                Some(slot) => drop(self.entries.value_mut(slot).map(|old| mem::replace(old, value))),
+                None => slots.push(self.entries.add(prefix, value, NO_SLOT)),
+            }
+        }
+        self.build_with(&slots);
     }
-
-    /// The lengths in use from `most` down.
-    fn descending(&self, most: u8) -> impl Iterator<Item = u8> + '_ {
-        let mut words = self.up_to(most);
-        core::iter::from_fn(move || {
-            let word = words.iter().rposition(|&word| word != 0)?;
-            let bit = 63 - words[word].leading_zeros();
-            words[word] &= !(1 << bit);
-            Some(length(word, bit))
-        })
-    }
-
-    /// The lengths in use up to `most`.
-    fn ascending(&self, most: u8) -> impl Iterator<Item = u8> + '_ {
-        let mut words = self.up_to(most);
-        core::iter::from_fn(move || {
-            let word = words.iter().position(|&word| word != 0)?;
-            let bit = words[word].trailing_zeros();
-            words[word] &= !(1 << bit);
-            Some(length(word, bit))
-        })
-    }
-
-    fn up_to(&self, most: u8) -> [u64; 3] {
-        let most = usize::from(most);
-        core::array::from_fn(|word| match most / 64 {
-            last if word < last => self.in_use[word],
-            last if word == last => self.in_use[word] & (u64::MAX >> (63 - most % 64)),
-            _ => 0,
-        })
-    }
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "at most 128")]
-fn length(word: usize, bit: u32) -> u8 {
-    (word * 64) as u8 + bit as u8
 }
 
 #[cfg(test)]

@@ -1,0 +1,206 @@
+//! [`Blocks`]: the nodes' memory, and which of it is free.
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+
+use super::lookup::{HEADER, Lookup, Map, NODE};
+use crate::prefix::Prefix;
+
+/// Blocks begin at multiples of this many words, and are as long.
+const UNIT: usize = 4;
+
+/// One more than the longest block's length, in units.
+const CLASSES: usize = (HEADER + 256).div_ceil(UNIT) + 1;
+
+/// No block: the end of a list of free ones.
+const NONE: u32 = u32::MAX;
+
+/// What must not be used again while a reader may still look at it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Retired {
+    Block {
+        start: u32,
+        class: u8,
+    },
+    Slot(u32),
+    /// What stood here went with the memory that it was in.
+    Nothing,
+}
+
+/// The memory of a table's nodes.
+#[derive(Debug)]
+pub(super) struct Blocks<P: Prefix> {
+    pub(super) lookup: Arc<Lookup<P>>,
+    /// Where the words that were never used begin.
+    end: usize,
+    /// For each class, that is length in units, the first free block; its first word says which is the next.
+    free: [u32; CLASSES],
+    free_words: usize,
+    /// Where other threads read: what was taken out of use, in that order.
+    retired: Option<VecDeque<Retired>>,
+    /// How much had been retired when the first of those was.
+    reclaimed: u64,
+}
+
+impl<P: Prefix> Blocks<P> {
+    /// The words of `lookup` before `end` are in use.
+    pub(super) fn new(lookup: Lookup<P>, end: usize) -> Self {
+        Self {
+            lookup: Arc::new(lookup),
+            end,
+            free: [NONE; CLASSES],
+            free_words: 0,
+            retired: None,
+            reclaimed: 0,
+        }
+    }
+
+    /// A copy that nobody else reads.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            lookup: Arc::new(self.lookup.copy(0)),
+            end: self.end,
+            free: self.free,
+            free_words: self.free_words,
+            retired: None,
+            reclaimed: 0,
+        }
+    }
+
+    /// Takes other memory, in which words before `end` are in use.
+    pub(super) fn replace(&mut self, lookup: Lookup<P>, end: usize) {
+        let mut fresh = Self::new(lookup, end);
+        fresh.reclaimed = self.reclaimed;
+        fresh.retired = self.retired.take().map(|mut retired| {
+            for one in &mut retired {
+                if matches!(one, Retired::Block { .. }) {
+                    *one = Retired::Nothing;
+                }
+            }
+            retired
+        });
+        *self = fresh;
+    }
+
+    /// Whether the memory is nearly used up while a good part of it is free, in pieces.
+    pub(super) fn is_scattered(&self) -> bool {
+        let room = self.lookup.capacity() - self.end;
+        room < HEADER + 256 && self.free_words > 1024 && self.free_words * 4 > self.end
+    }
+
+    /// A new node of these runs.
+    pub(super) fn node(&mut self, map: &Map, values: impl Fn(&Lookup<P>, usize) -> u32) -> u32 {
+        let count = map.count();
+        let start = self.allocate((HEADER + count).div_ceil(UNIT));
+        let lookup = &self.lookup;
+        for (at, word) in map.header().into_iter().enumerate() {
+            lookup.set_word(start + at, word);
+        }
+        for run in 0..count {
+            lookup.set_word(start + HEADER + run, values(lookup, run));
+        }
+        as_word(start) | NODE
+    }
+
+    /// Takes the node out of use, which nothing leads to any more.
+    pub(super) fn retire(&mut self, node: u32) {
+        let count = self.lookup.map(node).count();
+        let class = (HEADER + count).div_ceil(UNIT);
+        let start = node ^ NODE;
+        match &mut self.retired {
+            Some(retired) => retired.push_back(Retired::Block {
+                start,
+                class: u8::try_from(class).expect("at most CLASSES"),
+            }),
+            None => self.put(start, class),
+        }
+    }
+
+    /// Whether the slot must wait before it is used again; then it is kept here.
+    pub(super) fn retire_slot(&mut self, slot: u32) -> bool {
+        self.retired
+            .as_mut()
+            .map(|retired| retired.push_back(Retired::Slot(slot)))
+            .is_some()
+    }
+
+    /// From now on, what is taken out of use waits for [`reclaim`](Self::reclaim).
+    pub(super) fn keep_retired(&mut self) {
+        self.retired.get_or_insert_default();
+    }
+
+    /// How much was ever retired.
+    pub(super) fn retired(&self) -> u64 {
+        self.reclaimed + self.retired.as_ref().map_or(0, VecDeque::len) as u64
+    }
+
+    /// Frees what had been retired when [`retired`](Self::retired) was `mark`; gives the slots to `slots`.
+    pub(super) fn reclaim(&mut self, mark: u64, mut slots: impl FnMut(u32)) {
+        while self.reclaimed < mark {
+            let Some(one) = self.retired.as_mut().and_then(VecDeque::pop_front) else {
+                return;
+            };
+            self.reclaimed += 1;
+            match one {
+                Retired::Block { start, class } => self.put(start, usize::from(class)),
+                Retired::Slot(slot) => slots(slot),
+                Retired::Nothing => {}
+            }
+        }
+    }
+
+    fn put(&mut self, start: u32, class: usize) {
+        self.lookup.set_word(start as usize, self.free[class]);
+        self.free[class] = start;
+        self.free_words += class * UNIT;
+    }
+
+    /// The first word of a block of `class` units.
+    fn allocate(&mut self, class: usize) -> usize {
+        if let Some(start) = self.pop(class) {
+            return start;
+        }
+        if self.end + class * UNIT > self.lookup.capacity() {
+            // A part of the smallest larger block that is free.
+            if let Some((larger, start)) =
+                (class + 1..CLASSES).find_map(|larger| self.pop(larger).map(|start| (larger, start)))
+            {
+                self.put(as_word(start + class * UNIT), larger - class);
+                return start;
+            }
+            self.grow();
+        }
+        let start = self.end;
+        self.end += class * UNIT;
+        start
+    }
+
+    fn pop(&mut self, class: usize) -> Option<usize> {
+        let start = self.free[class];
+        if start == NONE {
+            return None;
+        }
+        self.free[class] = self.lookup.word(start as usize);
+        self.free_words -= class * UNIT;
+        Some(start as usize)
+    }
+
+    /// Moves to more memory, where everything keeps its place. Readers of the old one find there what was true until now.
+    fn grow(&mut self) {
+        let capacity = self.lookup.capacity();
+        let more = (capacity / 8).max(CLASSES * UNIT);
+        self.lookup = Arc::new(self.lookup.copy(capacity + more));
+    }
+
+    /// Words in free blocks, and all words.
+    #[cfg(test)]
+    pub(super) fn free_and_all(&self) -> (usize, usize) {
+        (self.free_words, self.end)
+    }
+}
+
+fn as_word(start: usize) -> u32 {
+    u32::try_from(start)
+        .ok()
+        .filter(|word| word & NODE == 0)
+        .expect("8 GiB of nodes are more than 2^31 prefixes need")
+}

@@ -1,0 +1,334 @@
+//! [`Lookup`]: what a lookup reads, in memory that one thread may change while others read it.
+//!
+//! Everything here is `AtomicU32`, so that readers need no lock and the crate no `unsafe`; on common processors such loads and
+//! stores are plain ones. A word that leads to a block is stored with release and loaded with acquire order, after the block is
+//! complete, and a block never changes in a way that a reader could see half of.
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::address::{Bits, Packed};
+use crate::prefix::Prefix;
+
+/// What [`Lookup::slot`] finds where no prefix holds the address.
+pub const NO_SLOT: u32 = 0x7fff_ffff;
+
+/// A word with this bit is the place of a node; one without it is a slot.
+pub(super) const NODE: u32 = 0x8000_0000;
+
+/// Words of a node before its values: a map of 256 bits, then the runs before each eighth of it, a byte each.
+pub(super) const HEADER: usize = 10;
+
+/// Where in a node those bytes are.
+const RANKS: usize = 8;
+
+/// Which part of a table's address is resolved by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape<B> {
+    /// Every prefix but the one of length 0 lies in the prefix of `skip` bits at `window`.
+    pub(super) window: B,
+    pub(super) skip: u8,
+    /// The root is indexed by the bits from `skip` to this one, a multiple of 8.
+    pub(super) depth: u8,
+}
+
+impl<B: Bits> Shape<B> {
+    /// How many bits index the root.
+    pub(super) const fn root_bits(&self) -> u8 {
+        self.depth - self.skip
+    }
+
+    pub(super) fn holds(&self, bits: B) -> bool {
+        (bits ^ self.window) & B::mask(self.skip) == B::ZERO
+    }
+
+    pub(super) fn root_index(&self, bits: B) -> usize {
+        bits.field(self.skip, self.root_bits())
+    }
+}
+
+/// The part of a [`PrefixTable`](super::PrefixTable) that finds an address's slot.
+#[derive(Debug)]
+pub struct Lookup<P: Prefix> {
+    shape: Shape<BitsOf<P>>,
+    mask: BitsOf<P>,
+    /// What addresses outside the window find: the slot of the prefix of length 0.
+    outside: AtomicU32,
+    root: Box<[AtomicU32]>,
+    words: Box<[AtomicU32]>,
+}
+
+pub(super) type BitsOf<P> = <<P as Prefix>::Address as crate::address::Address>::Bits;
+
+impl<P: Prefix> Lookup<P> {
+    pub(super) fn new(shape: Shape<BitsOf<P>>, outside: u32, root: Vec<u32>, words: Vec<u32>) -> Self {
+        let atomic = |words: Vec<u32>| words.into_iter().map(AtomicU32::new).collect();
+        Self {
+            shape,
+            mask: BitsOf::<P>::mask(shape.skip),
+            outside: AtomicU32::new(outside),
+            root: atomic(root),
+            words: atomic(words),
+        }
+    }
+
+    /// The slot of the longest prefix that holds `address`, or [`NO_SLOT`].
+    #[inline]
+    #[must_use]
+    pub fn slot(&self, address: impl Packed<P::Address>) -> u32 {
+        self.find(address.bits())
+    }
+
+    /// [`slot`](Self::slot) of each address, into the same place of `slots`; the shorter of the two says how many.
+    ///
+    /// Inlined into its caller, so that it is compiled for the processor that the caller is compiled for.
+    #[inline(always)]
+    pub fn slots<A: Packed<P::Address>>(&self, addresses: &[A], slots: &mut [u32]) {
+        for (address, slot) in addresses.iter().zip(slots) {
+            *slot = self.find(address.bits());
+        }
+    }
+
+    /// How many bytes it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.root) + size_of_val(&*self.words)
+    }
+
+    #[inline(always)]
+    pub(super) fn find(&self, bits: BitsOf<P>) -> u32 {
+        if (bits ^ self.shape.window) & self.mask != BitsOf::<P>::ZERO {
+            return self.outside.load(Ordering::Acquire);
+        }
+        let mut word = self.root[self.shape.root_index(bits)].load(Ordering::Acquire);
+        let mut at = self.shape.depth / 8;
+        while word & NODE != 0 {
+            word = self.below(word, bits.byte(at));
+            at += 1;
+        }
+        word
+    }
+
+    /// The word of the run that holds `index`.
+    #[inline(always)]
+    fn below(&self, node: u32, index: u8) -> u32 {
+        let start = (node ^ NODE) as usize;
+        let header = &self.words[start..start + HEADER];
+        let (eighth, bit) = (usize::from(index >> 5), u32::from(index & 31));
+        let map = header[eighth].load(Ordering::Relaxed);
+        let ranks = header[RANKS + eighth / 4].load(Ordering::Relaxed);
+        let before = ranks >> (8 * (eighth & 3)) & 0xff;
+        let run = before + (map << (31 - bit)).count_ones();
+        self.words[start + HEADER - 1 + run as usize].load(Ordering::Acquire)
+    }
+
+    pub(super) const fn shape(&self) -> &Shape<BitsOf<P>> {
+        &self.shape
+    }
+
+    pub(super) const fn root(&self) -> &[AtomicU32] {
+        &self.root
+    }
+
+    pub(super) const fn outside(&self) -> &AtomicU32 {
+        &self.outside
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.words.len()
+    }
+
+    pub(super) fn word(&self, at: usize) -> u32 {
+        self.words[at].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_word(&self, at: usize, word: u32) {
+        self.words[at].store(word, Ordering::Release);
+    }
+
+    /// The node's map.
+    pub(super) fn map(&self, node: u32) -> Map {
+        let start = (node ^ NODE) as usize;
+        Map(core::array::from_fn(|at| self.word(start + at)))
+    }
+
+    /// The place of the node's value of number `run`.
+    pub(super) const fn value_at(node: u32, run: usize) -> usize {
+        (node ^ NODE) as usize + HEADER + run
+    }
+
+    /// The same in memory of its own, with room for `capacity` words, or as many as there are.
+    pub(super) fn copy(&self, capacity: usize) -> Self {
+        let copied = |words: &[AtomicU32]| {
+            words
+                .iter()
+                .map(|word| word.load(Ordering::Relaxed))
+                .collect::<Vec<u32>>()
+        };
+        let mut words = Vec::with_capacity(capacity.max(self.words.len()));
+        words.extend(self.words.iter().map(|word| word.load(Ordering::Relaxed)));
+        words.resize(capacity.max(self.words.len()), 0);
+        Self::new(
+            self.shape,
+            self.outside.load(Ordering::Relaxed),
+            copied(&self.root),
+            words,
+        )
+    }
+
+    /// The word at `bits`, and the last address up to `limit` that is known to find it too.
+    pub(super) fn upwards(&self, bits: BitsOf<P>, limit: BitsOf<P>) -> (u32, BitsOf<P>) {
+        let Shape { window, skip, depth } = self.shape;
+        if !self.shape.holds(bits) {
+            let outside = self.outside.load(Ordering::Relaxed);
+            let end = window.before().filter(|_| bits < window);
+            return (outside, end.unwrap_or(BitsOf::<P>::MAX));
+        }
+        let mut index = self.shape.root_index(bits);
+        let word = self.root[index].load(Ordering::Relaxed);
+        if word & NODE != 0 {
+            return self.upwards_below(word, bits, depth);
+        }
+        let last = |index| {
+            window & BitsOf::<P>::mask(skip)
+                | BitsOf::<P>::placed(index, depth)
+                | BitsOf::<P>::host_mask(depth)
+        };
+        while last(index) < limit
+            && self
+                .root
+                .get(index + 1)
+                .is_some_and(|next| next.load(Ordering::Relaxed) == word)
+        {
+            index += 1;
+        }
+        (word, last(index))
+    }
+
+    fn upwards_below(&self, mut word: u32, bits: BitsOf<P>, mut depth: u8) -> (u32, BitsOf<P>) {
+        let mut last = bits;
+        while word & NODE != 0 {
+            let index = bits.byte(depth / 8);
+            let end = self.map(word).next(usize::from(index) + 1).unwrap_or(256) - 1;
+            word = self.below(word, index);
+            last = bits & BitsOf::<P>::mask(depth)
+                | BitsOf::<P>::placed(end, depth + 8)
+                | BitsOf::<P>::host_mask(depth + 8);
+            depth += 8;
+        }
+        (word, last)
+    }
+
+    /// The word at `bits`, and the first address from `limit` on that is known to find it too.
+    pub(super) fn downwards(&self, bits: BitsOf<P>, limit: BitsOf<P>) -> (u32, BitsOf<P>) {
+        let Shape { window, skip, depth } = self.shape;
+        if !self.shape.holds(bits) {
+            let outside = self.outside.load(Ordering::Relaxed);
+            let start = (window | BitsOf::<P>::host_mask(skip))
+                .after()
+                .filter(|_| bits > window);
+            return (outside, start.unwrap_or(BitsOf::<P>::ZERO));
+        }
+        let mut index = self.shape.root_index(bits);
+        let word = self.root[index].load(Ordering::Relaxed);
+        if word & NODE != 0 {
+            return self.downwards_below(word, bits, depth);
+        }
+        let first = |index| window & BitsOf::<P>::mask(skip) | BitsOf::<P>::placed(index, depth);
+        while first(index) > limit && index > 0 && self.root[index - 1].load(Ordering::Relaxed) == word {
+            index -= 1;
+        }
+        (word, first(index))
+    }
+
+    fn downwards_below(&self, mut word: u32, bits: BitsOf<P>, mut depth: u8) -> (u32, BitsOf<P>) {
+        let mut first = bits;
+        while word & NODE != 0 {
+            let index = bits.byte(depth / 8);
+            let start = self.map(word).last(usize::from(index));
+            word = self.below(word, index);
+            first = bits & BitsOf::<P>::mask(depth) | BitsOf::<P>::placed(start, depth + 8);
+            depth += 8;
+        }
+        (word, first)
+    }
+}
+
+/// Where a node's runs start: a bit for each of its 256 places. The first is always set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Map(pub(super) [u32; 8]);
+
+impl Map {
+    /// One run.
+    pub(super) const ONE: Self = Self([1, 0, 0, 0, 0, 0, 0, 0]);
+    pub(super) const EMPTY: Self = Self([0; 8]);
+
+    pub(super) const fn has(&self, at: usize) -> bool {
+        self.0[at / 32] >> (at % 32) & 1 == 1
+    }
+
+    pub(super) const fn set(&mut self, at: usize) {
+        self.0[at / 32] |= 1 << (at % 32);
+    }
+
+    /// Takes the starts from `from` to `to`, both included, away.
+    pub(super) fn clear(&mut self, from: usize, to: usize) {
+        for (word, part) in self.0.iter_mut().enumerate() {
+            let (first, last) = (word * 32, word * 32 + 31);
+            if from <= last && first <= to {
+                let low = u32::MAX << from.saturating_sub(first);
+                let high = u32::MAX >> (last - to.min(last));
+                *part &= !(low & high);
+            }
+        }
+    }
+
+    /// How many runs start before `at`, at most 256.
+    pub(super) fn before(&self, at: usize) -> usize {
+        let whole: u32 = self.0[..at / 32].iter().map(|part| part.count_ones()).sum();
+        let part = self
+            .0
+            .get(at / 32)
+            .map_or(0, |part| part & ((1 << (at % 32)) - 1));
+        (whole + part.count_ones()) as usize
+    }
+
+    /// How many runs there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.iter().map(|part| part.count_ones()).sum::<u32>() as usize
+    }
+
+    /// The first start from `at` on.
+    pub(super) fn next(&self, at: usize) -> Option<usize> {
+        let mut word = at / 32;
+        let mut part = self.0.get(word)? & (u32::MAX << (at % 32));
+        while part == 0 {
+            word += 1;
+            part = *self.0.get(word)?;
+        }
+        Some(word * 32 + part.trailing_zeros() as usize)
+    }
+
+    /// The last start up to `at`, which is below 256.
+    fn last(&self, at: usize) -> usize {
+        let mut word = at / 32;
+        let mut part = self.0[word] & (u32::MAX >> (31 - at % 32));
+        while part == 0 {
+            word -= 1;
+            part = self.0[word];
+        }
+        word * 32 + 31 - part.leading_zeros() as usize
+    }
+
+    /// The words of a node's header.
+    pub(super) fn header(&self) -> [u32; HEADER] {
+        let mut header = [0; HEADER];
+        header[..RANKS].copy_from_slice(&self.0);
+        let mut before = 0;
+        for (eighth, part) in self.0.iter().enumerate() {
+            header[RANKS + eighth / 4] |= before << (8 * (eighth % 4));
+            before += part.count_ones();
+        }
+        header
+    }
+}
