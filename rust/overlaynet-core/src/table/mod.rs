@@ -1,4 +1,20 @@
 //! The longest-prefix-match table, [`PrefixTable`], and the slow oracle that tests hold it against, [`list::ListTable`].
+//!
+//! # What a lookup reads
+//! A lookup asks for the slot of the longest prefix that holds an address, and slots are what the nodes hold for *every* address:
+//! the answer of a shorter prefix is pushed down to wherever no longer one is, so that no lookup goes back up.
+//!
+//! - The **window** is the longest prefix that covers all others but /0. Addresses outside it are answered by one comparison.
+//! - The **root** is an array of words for the bits behind the window's, up to a multiple of 8 that the number of prefixes pays for: an
+//!   overlay's ten thousand /24 of 10.0.0.0/8 are resolved by it alone, the IPv4 Internet's first 16 bits, IPv6's first 24.
+//! - A word is a slot, or leads to a **node** for the next 8 bits: a map of 256 bits that says where runs of equal words start,
+//!   for each eighth of it the number of runs before (a byte each), and the runs' words. The word of an address is found by counting
+//!   the bits of the map up to its place: three accesses in one or two cache lines, and nothing in a node costs a prefix more than
+//!   its runs.
+//!
+//! Beside that, and touched by updates and by those who want the prefix or the value: the entries by slot, each with the slot of the
+//! prefix directly above it. There is no second tree: exact match, what covers a prefix and what it covers, and the order of all are
+//! read from the same nodes and the way up from an entry.
 pub mod list;
 
 mod blocks;
