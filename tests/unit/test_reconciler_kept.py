@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+import pytest
 from overlaynet.errors import StoreDataError
 from overlaynet.kernel.fake import FakeKernel
 from overlaynet.model.kept import Kept
+from overlaynet.model.lease_text import parse_lease_key
 from overlaynet.model.snapshot import ConfigPut, LeaseGone, LeasePut
-from overlaynet.reconcile.actions import ClaimSubnet, ConfigurePump, KeepSnapshot, LoadSnapshot, PublishSubnetEnv, Stop
+from overlaynet.reconcile.actions import (
+    ClaimSubnet,
+    ConfigurePump,
+    KeepSnapshot,
+    LoadSnapshot,
+    Program,
+    PublishSubnetEnv,
+    Stop,
+)
 from overlaynet.reconcile.events import StopRequested, StoreFailed
 from overlaynet.reconcile.following import GRACE_S
 
-from tests.unit.host_world import HOST_GW, UDP, VXLAN, World, peer, subnets
+from tests.unit.host_world import HOST, HOST_GW, UDP, VXLAN, World, peer, subnets
 
 
 def started(config: bytes = VXLAN) -> World:
@@ -66,6 +76,55 @@ def test_routes_in_networks_that_the_configuration_no_longer_has_go_at_the_next_
     world.settle(5.0)
     assert world.ready
     assert "10.5." not in world.text()
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (b'{"Network": "192.0.0.0/16", "Backend": {"Type": "host-gw"}}', "Network: '192.0.0.0/16': overlaps the underlay"),
+        (b'{"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan", "MTU": 9000}}', "Backend.MTU: 9000"),
+        (
+            b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}',
+            "no usable IPv6",
+        ),
+    ],
+)
+def test_configuration_that_this_host_cannot_serve_leaves_it_with_the_one_of_the_last_run(config: bytes, named: str) -> None:
+    world = started()
+    before, own = world.text(), world.own
+    world.store.config = config
+    for _ in range(2):
+        world.restart()
+        world.settle(100.0)
+        assert (world.text(), world.own) == (before, own)
+        assert [lease for lease in world.store.leases.values() if lease.owner == HOST] == [
+            world.store.leases[parse_lease_key(own)]
+        ]
+        (warning,) = world.warnings()
+        assert named in warning
+        assert "the last valid one stays in force" in warning
+        assert world.states() == {"10.5.7.0-24": "programmed", "10.5.8.0-24": "programmed"}
+    world.store.config = VXLAN
+    world.restart()
+    world.settle(10.0)
+    assert (world.text(), world.own, world.warnings()) == (before, own, ())
+
+
+def test_routes_of_an_earlier_network_go_though_the_daemon_was_killed_before_it_had_removed_them() -> None:
+    world = World(HOST_GW, peer(7, backend="host-gw"))
+    world.settle()
+    world.store.config = b'{"Network": "10.6.0.0/16", "Backend": {"Type": "host-gw"}}'
+    world.restart()
+    # All but writing to the kernel is done, over and over; then the process ends.
+    while other := [at for at, action in enumerate(world.pending) if not isinstance(action, Program)]:
+        world.carry_out(other[0])
+    assert world.kept is not None
+    assert b"10.6.0.0/16" in world.kept.config
+    assert "10.5.7.0/24" in world.text()
+    world.restart()
+    world.settle(5.0)
+    assert "10.5." not in world.text()
+    assert world.kept.networks == ()
 
 
 def test_engine_runs_from_the_kept_snapshot() -> None:

@@ -10,16 +10,14 @@ import errno
 import re
 from pathlib import Path
 
-from overlaynet.backend import attributes, desired, for_host
+from overlaynet.backend import for_host
 from overlaynet.errors import ConfigError, KernelPermissionError
 from overlaynet.kernel import Kernel
 from overlaynet.kernel.obstacles import check_obstacles
-from overlaynet.model.addresses import Family
 from overlaynet.model.host import HostSettings
 from overlaynet.model.kernel import Scope
-from overlaynet.model.lease import Lease
-from overlaynet.model.network import NetworkConfig, parse_network
-from overlaynet.reconcile.allocate import choose
+from overlaynet.model.network import parse_network
+from overlaynet.reconcile.serving import check_servable
 
 _CAP_NET_ADMIN = 12  # include/uapi/linux/capability.h
 
@@ -41,28 +39,9 @@ async def check_network(text: bytes | None, settings: HostSettings, kernel: Kern
         return
     try:
         config = parse_network(text)[0]
-        _check_apart(config, settings)
-        await _check_backend(config, settings, kernel)
+        check_servable(config, settings, (await kernel.observe(Scope(settings.underlay))).underlay)
     except ConfigError as error:
         raise ConfigError(f"network configuration in {settings.store}: {error.field}", error.value, error.why) from None
     listen = settings.local_ipv4 or settings.local_ipv6
     if listen is not None:
         await check_obstacles(for_host(config, settings), listen)
-
-
-async def _check_backend(config: NetworkConfig, settings: HostSettings, kernel: Kernel) -> None:
-    """ConfigError: the backend cannot be had on this host's underlay, whichever subnet it gets."""
-    published = attributes(config, settings)
-    underlay = (await kernel.observe(Scope(settings.underlay))).underlay
-    if underlay is not None:
-        desired(config, settings, Lease(choose(config, settings, ()).subnets, published, settings.host), (), underlay)
-
-
-def _check_apart(config: NetworkConfig, settings: HostSettings) -> None:
-    """ConfigError: the network holds an address by which this host is reached, so that its packets would go into themselves."""
-    for half in config.families:
-        name = "Network" if half.family is Family.IPV4 else "IPv6Network"
-        for address in (settings.public_ipv4, settings.public_ipv6, settings.local_ipv4, settings.local_ipv6):
-            if address is not None and address in half.network:
-                why = f"overlaps the underlay: it holds {address} of {settings.underlay}: choose a prefix that no host has"
-                raise ConfigError(name, str(half.network), why)

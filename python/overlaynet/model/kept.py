@@ -7,10 +7,12 @@ decoding gives a value or a StoreDataError.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 import msgspec
 
 from overlaynet.errors import ConfigError, StoreDataError
+from overlaynet.model.addresses import Prefix
 from overlaynet.model.lease import HostId, Lease
 from overlaynet.model.lease_text import decode_attributes, encode_attributes, lease_key, parse_lease_key
 from overlaynet.model.network import parse_network
@@ -22,7 +24,8 @@ _FORM = 1
 class Kept:
     """What a host kept of the store named `store`: a valid configuration, every lease, and which of them is its own.
 
-    `revision` is the newest at which this was known to be whole.
+    `revision` is the newest at which this was known to be whole. `networks` are those of earlier configurations in which routes
+    of ours may be left.
     """
 
     store: str
@@ -30,6 +33,7 @@ class Kept:
     revision: int
     own: Lease
     leases: tuple[Lease, ...]
+    networks: tuple[Prefix, ...] = ()
 
 
 class _Lease(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,13 +45,14 @@ class _Lease(msgspec.Struct, frozen=True, omit_defaults=True):
     created: int = 0
 
 
-class _File(msgspec.Struct, frozen=True):
+class _File(msgspec.Struct, frozen=True, omit_defaults=True):
     form: int
     store: str
     revision: int
     config: str
     own: _Lease
     leases: tuple[_Lease, ...]
+    networks: tuple[str, ...] = ()
 
 
 _DECODER = msgspec.json.Decoder(_File)
@@ -62,6 +67,7 @@ def encode_kept(kept: Kept) -> bytes:
         kept.config.decode(),
         _stored(kept.own),
         tuple(_stored(lease) for lease in kept.leases),
+        tuple(str(network) for network in kept.networks),
     )
     return msgspec.json.encode(file) + b"\n"
 
@@ -74,8 +80,10 @@ def decode_kept(text: bytes) -> Kept:
             raise StoreDataError("snapshot", f"has form {file.form}, this version knows {_FORM}")
         config = file.config.encode()
         parse_network(config)
-        return Kept(file.store, config, file.revision, _lease(file.own), tuple(_lease(lease) for lease in file.leases))
-    except (msgspec.MsgspecError, ConfigError, UnicodeError, RecursionError) as error:
+        leases = tuple(_lease(lease) for lease in file.leases)
+        networks = tuple(ip_network(network) for network in file.networks)
+        return Kept(file.store, config, file.revision, _lease(file.own), leases, networks)
+    except (msgspec.MsgspecError, ConfigError, ValueError, RecursionError) as error:
         raise StoreDataError("snapshot", str(error)) from None
 
 

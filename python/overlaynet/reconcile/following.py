@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from overlaynet.errors import ConfigError, HistoryGoneError, NetworkNotConfiguredError, StoreError
-from overlaynet.model.addresses import Family
+from overlaynet.model.addresses import Family, Prefix
 from overlaynet.model.kept import Kept
 from overlaynet.model.lease import HostId, Lease, Subnets
 from overlaynet.model.network import NetworkConfig, parse_network
@@ -64,6 +64,7 @@ class StoreFollower:
     restart_needed: str = ""
     invalid: str = ""
     loads_per_s: float = LOADS_PER_S
+    _good: tuple[NetworkConfig, bytes] | None = None
     _seen_text: bytes | None = None
     _leases: dict[Subnets, Lease] = field(default_factory=dict)
     _touched: dict[Subnets, Lease | None] | None = None
@@ -122,8 +123,8 @@ class StoreFollower:
     def restore(self, kept: Kept, now: float) -> None:
         """Begin with what an earlier run kept. ConfigError: its configuration is not valid."""
         config, _ = parse_network(kept.config)
-        self.config = self.claims = config
-        self.text = kept.config
+        self._good = config, kept.config
+        self._go_by(*self._good)
         self._newest = kept.revision
         self._leases, self._touched = {lease.subnets: lease for lease in kept.leases}, None
         self.known = True
@@ -131,9 +132,9 @@ class StoreFollower:
         if now < BOOTED_S:
             self._load_at = now + self._turn_s(0)
 
-    def keep(self, own: Lease) -> Kept:
-        """What the next run should begin with."""
-        return Kept(self.store, self.text, self._newest, own, self.leases)
+    def keep(self, own: Lease, networks: tuple[Prefix, ...]) -> Kept:
+        """What the next run should begin with; `networks` are those of earlier runs in which something may be left."""
+        return Kept(self.store, self.text, self._newest, own, self.leases, networks)
 
     def lease_on(self, subnets: Subnets) -> Lease | None:
         """The lease on exactly these subnets."""
@@ -307,18 +308,30 @@ class StoreFollower:
         for warning in warnings:
             self.journal.say("warning", "network-warning", f"network configuration: {warning}")
         if self.config is None or not self.loaded:
-            self.config = self.claims = config
-            self.text = text
+            self._go_by(config, text)
         elif not (changed := _changed(self.config, config)):
             self.claims, self.text, self.restart_needed = config, text, ""
         else:
             self.restart_needed = f"the network's configuration has changed ({', '.join(changed)}): restart needed to apply it"
             self.journal.say("warning", "restart-needed", self.restart_needed)
 
-    def reject_config(self, why: str) -> None:
-        """Go back to waiting for a configuration: the one that was read cannot be used on this host."""
-        self.config = self.claims = None
-        self.invalid = why
+    def _go_by(self, config: NetworkConfig, text: bytes) -> None:
+        self.config = self.claims = config
+        self.text = text
+
+    def reject_config(self, why: str) -> str:
+        """Go back to the configuration of the last run, or to waiting for one: that of now cannot be used on this host, for `why`.
+
+        The same with what is done about it.
+        """
+        good, self._good = self._good, None
+        if good is None or good[0] == self.config:
+            self.config = self.claims = None
+            self.invalid = f"{why}; waiting for another"
+        else:
+            self._go_by(*good)
+            self.invalid = f"{why}; the last valid one stays in force"
+        return self.invalid
 
 
 def _changed(before: NetworkConfig, after: NetworkConfig) -> list[str]:

@@ -101,6 +101,15 @@ class KernelKeeper:
         """What of somebody else's stands in the way, a line each."""
         return tuple(sorted(set(self._conflicts.values())))
 
+    @property
+    def holds_more(self) -> bool:
+        """Whether the kernel may hold something of ours that it should not."""
+        return (
+            not self._complete
+            or self._observed_scope != self._scope
+            or any(key not in self._wanted_by_key for key in self._believed)
+        )
+
     def want(self, state: DesiredState, scope: Scope, *, complete: bool) -> None:
         """From now on the kernel should hold `state`, and if it is `complete`, nothing else of ours; that is in `scope`."""
         self.look(scope)

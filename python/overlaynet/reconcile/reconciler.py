@@ -58,6 +58,7 @@ from overlaynet.reconcile.picture import picture
 from overlaynet.reconcile.programming import KernelKeeper
 from overlaynet.reconcile.pumping import PumpKeeper
 from overlaynet.reconcile.revising import Crowd, revise
+from overlaynet.reconcile.serving import check_servable
 
 _KEEP_SPACING_S = 1.0
 """The least time between two snapshots that are kept: what is newer is lost only to a crash, and the store has it."""
@@ -85,10 +86,11 @@ class Reconciler:
         self._published: SubnetEnv | None = None
         self._attributes: LeaseAttributes | None = None
         self._checked: NetworkConfig | None = None
+        self._served: NetworkConfig | None = None
         self._crowd: Crowd | None = None
         self._made_of: tuple[int, Lease, Underlay, bool] | None = None
         self._confirmed = False
-        self._kept_of: tuple[int, Lease] | None = None
+        self._kept_of: tuple[int, Lease, tuple[Prefix, ...]] | None = None
         self._keep_at = 0.0
         self._former_networks: tuple[Prefix, ...] = ()
         self._seen_locals: set[Address | None] = set()
@@ -190,7 +192,9 @@ class Reconciler:
 
     def _restore(self, kept: Kept, now: float) -> None:
         self.store.restore(kept, now)
-        self._former_networks = () if self.store.config is None else self.store.config.networks
+        self._served = self.store.config
+        here = () if self._served is None else self._served.networks
+        self._former_networks = tuple(dict.fromkeys((*here, *kept.networks)))
         self.lease.resume(kept.own)
         self.journal.say(
             "info", "kept", f"going on from the last run's snapshot at revision {kept.revision} until the store answers"
@@ -207,30 +211,48 @@ class Reconciler:
         return self.store.loaded and (self.lease.grant is not None or self.store.configured)
 
     @property
-    def _keepable(self) -> tuple[int, Lease] | None:
+    def _keepable(self) -> tuple[int, Lease, tuple[Prefix, ...]] | None:
         """What a kept snapshot would be made of; None: it would be worse than the one before."""
         own = self.lease.own
-        return (self.store.version, own) if self._confirmed and own is not None and self.store.configured else self._kept_of
+        if not (self._confirmed and own is not None and self.store.configured):
+            return self._kept_of
+        return self.store.version, own, self._left_networks
+
+    @property
+    def _left_networks(self) -> tuple[Prefix, ...]:
+        """Those networks of earlier runs that this one has not, while routes of ours may be left there."""
+        config = self.store.config
+        left = tuple(one for one in self._former_networks if config is None or one not in config.networks)
+        return left if left and self.kernel.holds_more else ()
 
     def _keep(self, now: float) -> None:
         """Have what is known kept for the next run, if anything is new."""
         keepable = self._keepable
         if keepable is not None and keepable != self._kept_of:
             self._kept_of, self._keep_at = keepable, now + _KEEP_SPACING_S
-            self.journal.act(KeepSnapshot(self.store.keep(keepable[1])))
+            self.journal.act(KeepSnapshot(self.store.keep(*keepable[1:])))
 
     def _check_config(self) -> None:
-        """Find out once for each configuration whether this host can serve it."""
+        """Find out once for each configuration whether this host can serve it, before a lease is asked for under it.
+
+        The one that the last run served is not looked at as closely: what it has already is not taken from it.
+        """
         config = self.store.config
         if config is None or config is self._checked:
             return
+        fresh = config != self._served
+        if fresh and self.kernel.underlay is None:
+            self._attributes = None
+            return
         self._checked = config
         try:
-            self._attributes = attributes(config, self.settings)
+            if fresh:
+                check_servable(config, self.settings, self.kernel.underlay)
+            self._attributes, self._served = attributes(config, self.settings), config
         except ConfigError as error:
-            why = f"network configuration cannot be used on this host: {error}; waiting"
+            why = self.store.reject_config(f"network configuration cannot be used on this host: {error}")
             self.journal.say("error", "network-invalid", why)
-            self.store.reject_config(why)
+            self._check_config()
 
     def _follow_addresses(self, underlay: Underlay | None) -> None:
         """Take the underlay's best address in place of one that is gone. While there is none, the old one stays in use."""
