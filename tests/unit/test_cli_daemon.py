@@ -9,6 +9,7 @@ import click
 import pytest
 from overlaynet.cli import daemon as cli
 from overlaynet.cli.flags import rewrite
+from overlaynet.cli.flannels import without_flannels
 from overlaynet.daemon import main as daemon_main
 from overlaynet.daemon.settings import Settings, check_spans, parse_span
 from overlaynet.errors import ConfigError
@@ -70,6 +71,12 @@ def test_flag_comes_before_our_environment_and_that_before_flannels(monkeypatch:
         ("--public-ipv6", "::"),
         ("--public-ipv6", "::1"),
         ("--public-ipv6", "::ffff:192.0.2.1"),
+        ("--public-ipv6", "2001:db8::1%eth0"),
+        ("--public-ipv6", "fe80::1"),
+        ("--state-dir", ""),
+        ("--run-dir", ""),
+        ("--subnet-file", ""),
+        ("--subnet-lease-ttl", "\N{ARABIC-INDIC DIGIT ONE}s"),
         ("--healthz-ip", "localhost"),
         ("--subnet-lease-ttl", "-1s"),
         ("--subnet-lease-ttl", "1w"),
@@ -89,6 +96,58 @@ def test_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, flag: str, value:
 def test_wrong_usage_is_told_by_click(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
     with pytest.raises(click.UsageError):
         settings(monkeypatch, *arguments)
+
+
+@pytest.mark.parametrize("words", [("-v", "3"), ("--v", "3"), ("--v=3",), ("-v=11",)])
+def test_verbosity_is_taken_in_each_of_go_s_spellings(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
+    assert settings(monkeypatch, *words).log_level == "debug"
+    assert settings(monkeypatch, FLANNELD_V="1").log_level == "debug"
+
+
+def test_switch_takes_its_value_from_the_next_word_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(monkeypatch, "--next-hops", "false", "-release-on-exit", "true", "--ip-forward", "--iface", "eth0")
+    assert (found.next_hops, found.release_on_exit, found.ip_forward, found.iface) == (False, True, True, ("eth0",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [
+        (["--healthz-port", "65536"], {}, "--healthz-port: '65536': must be a whole number from 0 to 65535"),
+        (["-v", "loud"], {}, "-v: 'loud': must be a whole number from 0 up"),
+        ([], {"FLANNELD_HEALTHZ_PORT": "0x10"}, "FLANNELD_HEALTHZ_PORT: '0x10': must be a whole number from 0 to 65535"),
+        ([], {"OVERLAYNET_LOG_FORMAT": "xml"}, "OVERLAYNET_LOG_FORMAT: 'xml' is not one of 'text', 'json'."),
+        (["--log-format", "xml"], {"OVERLAYNET_LOG_FORMAT": "json"}, "--log-format: 'xml' is not one of 'text', 'json'."),
+        (["--ip-masq"], {}, "--ip-masq: 'true': overlaynet does not masquerade: leave it out"),
+        (["-ip-masq=true"], {}, "--ip-masq: 'true': overlaynet does not masquerade: leave it out"),
+        (["--kube-subnet-mgr"], {}, "--kube-subnet-mgr: 'true': overlaynet has no Kubernetes store: leave it out"),
+        (["--iptables-resync", "5"], {}, "--iptables-resync: 'true': overlaynet writes no iptables or nftables rules"),
+    ],
+)
+def test_line_begins_with_where_the_value_came_from(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    line: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["overlaynet-daemon", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert said.startswith(f"overlaynet-daemon: {line}")
+    assert said.count("\n") == 1
+
+
+def test_what_flannel_turns_off_and_is_not_here_is_passed_over() -> None:
+    off = ["--ip-masq=false", "-kube-subnet-mgr=0", "--iface", "eth0", "--", "--ip-masq"]
+    environment = {"FLANNELD_IP_MASQ": "true", "FLANNELD_KUBE_SUBNET_MGR": "false", "FLANNELD_IFACE": "eth0"}
+    ours, warnings = without_flannels(off, environment)
+    assert ours == ["--iface", "eth0", "--", "--ip-masq"]
+    (warning,) = warnings
+    assert warning.startswith("FLANNELD_IP_MASQ=true is ignored: overlaynet does not masquerade")
 
 
 def test_version_is_printed_and_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,10 @@ def test_addresses_are_ranked_and_deprecated_ones_never_taken() -> None:
         (Selection(iface_regex=("^x",)), "matches no link"),
         (Selection(iface_regex=("(",)), "not a regular expression"),
         (Selection(iface=("wlan0",)), "no usable address"),
+        (Selection(iface=("127.0.0.1",)), "--iface: '127.0.0.1': no peer reaches a loopback address"),
+        (Selection(iface=("::1",)), "no peer reaches a loopback address"),
+        (Selection(iface_regex=("^127",)), "matches no link"),
+        (Selection(iface_regex=("^lo$",)), "matches no link"),
         (Selection(iface=("eth1",), families=(Family.IPV6,)), "no usable IPv6 address"),
     ],
 )
@@ -112,6 +116,22 @@ def test_what_cannot_be_used_is_a_config_error(selection: Selection, words: str)
     with pytest.raises(ConfigError) as caught:
         select(selection, HERE)
     assert words in str(caught.value)
+
+
+def test_a_pattern_that_fits_everything_takes_no_loopback_address() -> None:
+    assert select(Selection(iface_regex=("",)), HERE).local_ipv4 == IPv4Address("192.0.2.1")
+
+
+def test_a_loopback_link_with_an_address_of_its_own_can_be_taken() -> None:
+    here = Surroundings((interface("lo", "127.0.0.1", "192.0.2.7", loopback=True), ETH1))
+    for selection in (Selection(iface=("lo",)), Selection(iface_regex=("^lo$",)), Selection(iface_regex=("^192",))):
+        assert select(selection, here).local_ipv4 == IPv4Address("192.0.2.7")
+
+
+def test_a_route_to_this_host_itself_leads_to_no_peer() -> None:
+    here = Surroundings(HERE.interfaces, reached=("lo", ip_address("127.0.0.1")))
+    with pytest.raises(ConfigError, match=r"--iface-can-reach: '127\.0\.0\.1': no peer reaches"):
+        select(Selection(can_reach=ip_address("127.0.0.1")), here)
 
 
 def test_a_link_without_mtu_is_refused() -> None:

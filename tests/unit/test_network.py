@@ -182,11 +182,42 @@ def test_backend_key_given_twice_is_an_error() -> None:
     assert refused('{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan", "vni": 1, "VNI": 2}}').field == "Backend.VNI"
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"[]", b"null", b'{"a": }', b"\xff", b"[" * 100_000, b'{"SubnetLen": ' + b"9" * 5000 + b"}"]
-)
+@pytest.mark.parametrize("text", [b"", b"[]", b"null", b'{"a": }', b"\xff", b"[" * 100_000, b'{"SubnetLen": NaN}'])
 def test_text_that_is_no_json_object_is_one_error(text: bytes) -> None:
     assert refused(text).field == "network config"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "shown"),
+    [
+        ('"Network": "10.1.0.0/16", "SubnetLen": ' + "9" * 5000, "SubnetLen", "inf: must be a whole number from 0 to 32"),
+        ('"Network": "10.1.0.0/255.255.0.0"', "Network", "must be an IPv4 prefix"),
+        ('"Network": "10.1.0.0/0.0.255.255"', "Network", "must be an IPv4 prefix"),
+        ('"EnableIPv6": true, "Network": "10.1.0.0/16", "IPv6Network": "fd00::%eth0/48"', "IPv6Network", "an IPv6 prefix"),
+        (
+            '"EnableIPv6": true, "Network": "10.1.0.0/16", "IPv6Network": "fd00::/48", "IPv6SubnetMin": "fd00:0:0:1::%9"',
+            "IPv6SubnetMin",
+            "must be an address in fd00::/48",
+        ),
+        (
+            '"Backend": {"Type": "udp"}, "Network": "10.1.0.0/16", "backend": {"Type": "udp"}',
+            "Backend",
+            "{'Type': 'udp'}: is given",
+        ),
+        ('"Network": "10.1.0.0/16", "Backend": [{"Type": "vxlan"}]', "Backend", "[{'Type': 'vxlan'}]: must be an object"),
+    ],
+)
+def test_value_that_no_other_host_could_read_is_shown_as_it_was_written(fields: str, field: str, shown: str) -> None:
+    error = refused(f"{{{fields}}}")
+    assert error.field == field
+    assert shown in str(error)
+
+
+def test_key_of_unprintable_characters_is_warned_about_in_one_plain_line() -> None:
+    text = b'{"Network": "10.1.0.0/16", "Backend": {"Type": "udp"}, "\\u001b[31m\\nNetwork: ok": 1, "' + b"x" * 5_000 + b'": 2}'
+    _, warnings = parse_network(text)
+    assert len(warnings) == 2
+    assert all(warning.isprintable() and len(warning) < 120 for warning in warnings)
 
 
 def test_malformed_json_names_the_position() -> None:

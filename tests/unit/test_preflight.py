@@ -11,7 +11,7 @@ from overlaynet.daemon import preflight
 from overlaynet.daemon.preflight import check_network, check_rights
 from overlaynet.errors import ConfigError, KernelPermissionError
 from overlaynet.kernel.fake import FakeKernel
-from overlaynet.model.addresses import Address
+from overlaynet.model.addresses import Address, Mtu
 from overlaynet.model.host import HostSettings
 from overlaynet.model.lease import HostId
 from overlaynet.model.network import NetworkConfig
@@ -99,4 +99,12 @@ async def test_host_without_an_address_of_the_network_s_family_is_told(looked: l
     v4 = replace(HOST, public_ipv6=None, local_ipv6=None)
     with pytest.raises(ConfigError, match="IPv6"):
         await check_network(V6_ONLY, v4, kernel())
+    assert looked == []
+
+
+async def test_link_whose_mtu_is_too_small_is_named_where_the_network_names_no_mtu(looked: list[Address]) -> None:
+    small = FakeKernel()
+    small.add_underlay("eth0", [(IPv4Address("192.0.2.1"), 24)], mtu=Mtu(100))
+    with pytest.raises(ConfigError, match=r"--iface: 'eth0': its MTU, 100, leaves 50 bytes for IPv4, which needs 68"):
+        await check_network(b'{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}', HOST, small)
     assert looked == []

@@ -94,9 +94,10 @@ class VxlanBackend:
             )
         mtu = Mtu(outer - family.header_bytes - _INNER_BYTES)
         if mtu < family.minimum_mtu:
-            raise ConfigError(
-                "Backend.MTU", outer, f"leaves {mtu} bytes for IPv{family.value}, which needs {family.minimum_mtu}: raise it"
-            )
+            left = f"leaves {mtu} bytes for IPv{family.value}, which needs {family.minimum_mtu}"
+            if self.options.mtu is None:
+                raise ConfigError("--iface", underlay.link, f"its MTU, {outer}, {left}: raise it, or choose another link")
+            raise ConfigError("Backend.MTU", outer, f"{left}: raise it")
         return mtu
 
     def base(self, own: Lease, underlay: Underlay) -> Base:

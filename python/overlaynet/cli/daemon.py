@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 from typing import Any
 
 import click
 
-from overlaynet.cli.failure import run
-from overlaynet.cli.flags import flag, public_address, rewrite
+from overlaynet.cli.failure import guarded
+from overlaynet.cli.flags import Number, flag, path, public_address, rewrite
+from overlaynet.cli.flannels import without_flannels
 from overlaynet.cli.store_flags import store_flags, store_location
 from overlaynet.daemon.resume import resume
 from overlaynet.daemon.settings import Settings, SocketGroup, check_spans, parse_offloads, parse_span
@@ -34,7 +36,7 @@ _BOOLEANS = ("release-on-exit", "ip-forward", "next-hops")
 @flag("subnet-lease-ttl", default="24h", show_default=True, metavar="SPAN", help="How long a lease lasts without renewal.")
 @flag("subnet-lease-renew-margin", default=None, metavar="SPAN", help="Renew this long before the end; a bare number is minutes.")
 @flag("healthz-ip", default="0.0.0.0", show_default=True, metavar="IP", help="Address for /healthz and /readyz.")  # noqa: S104
-@flag("healthz-port", default=0, show_default=True, type=click.IntRange(0, 65_535), help="Port for them; 0 is off.")
+@flag("healthz-port", default=0, show_default=True, type=Number(0, 65_535), help="Port for them; 0 is off.")
 @flag("release-on-exit", default=False, type=bool, show_default=True, metavar="BOOL", help="Give the lease back at the end.")
 @flag("ip-forward", default=True, type=bool, show_default=True, metavar="BOOL", help="Turn IP forwarding on.")
 @flag("next-hops", default=True, type=bool, show_default=True, metavar="BOOL", help="Use next-hop objects if the kernel can.")
@@ -62,7 +64,15 @@ _BOOLEANS = ("release-on-exit", "ip-forward", "next-hops")
 @flag(
     "log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]), help="Least level."
 )
-@click.option("-v", "verbosity", default=0, type=click.IntRange(0, 10), metavar="N", help="1 or more: as --log-level debug.")
+@click.option(
+    "-v",
+    "verbosity",
+    default=0,
+    type=Number(0),
+    metavar="N",
+    envvar=["OVERLAYNET_V", "FLANNELD_V"],
+    help="1 or more: as --log-level debug.",
+)
 @click.option("--version", "-version", "show_version", is_flag=True, help="Print the version and end.")
 def command(verbosity: int, *, show_version: bool, **flags: Any) -> int:
     """Lease a subnet for this host and keep its kernel state for the overlay network."""
@@ -82,7 +92,14 @@ def command(verbosity: int, *, show_version: bool, **flags: Any) -> int:
 
 def main() -> None:
     """Run the console script."""
-    run("overlaynet-daemon", command, rewrite(sys.argv[1:], _BOOLEANS))
+    guarded("overlaynet-daemon", lambda: _start(sys.argv[1:]))
+
+
+def _start(arguments: Sequence[str]) -> Any:
+    ours, warnings = without_flannels(arguments, os.environ)
+    for warning in warnings:
+        click.echo(f"overlaynet-daemon: warning: {warning}", err=True)
+    return command.main(rewrite(ours, _BOOLEANS), prog_name="overlaynet-daemon", standalone_mode=False)
 
 
 def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
@@ -99,10 +116,10 @@ def _settings(flags: dict[str, Any], verbosity: int) -> Settings:
         raise ConfigError("--healthz-ip", health_address, "must be an IP address") from None
     return Settings(
         store=store_location(flags),
-        state_dir=Path(flags["state_dir"]).absolute(),
-        run_dir=Path(flags["run_dir"]).absolute(),
+        state_dir=path("--state-dir", flags["state_dir"]),
+        run_dir=path("--run-dir", flags["run_dir"]),
         socket_group=SocketGroup.of(flags["socket_group"]) if flags["socket_group"] else None,
-        subnet_file=Path(flags["subnet_file"]).absolute(),
+        subnet_file=path("--subnet-file", flags["subnet_file"]),
         iface=tuple(flags["iface"]),
         iface_regex=tuple(flags["iface_regex"]),
         iface_can_reach=flags["iface_can_reach"],

@@ -35,6 +35,8 @@ def guarded(program: str, body: Callable[[], object]) -> NoReturn:
     except click.exceptions.NoArgsIsHelpError as error:
         sys.stderr.write(error.format_message().rstrip("\n") + "\n")
         raise SystemExit(EXIT_USAGE) from None
+    except click.BadParameter as error:
+        fail(program, _named(error), EXIT_USAGE)
     except click.ClickException as error:
         fail(program, error.format_message(), EXIT_USAGE if isinstance(error, click.UsageError) else error.exit_code)
     except click.Abort:
@@ -53,6 +55,18 @@ def guarded(program: str, body: Callable[[], object]) -> NoReturn:
             raise
         fail(program, f"defect in overlaynet: {_innermost(error)!r}: set OVERLAYNET_DEBUG=1 to see where", EXIT_DEFECT)
     raise SystemExit(result if isinstance(result, int) else 0)
+
+
+def _named(error: click.BadParameter) -> str:
+    """The error by the flag's name, or by the environment variable that it came from."""
+    option, context = error.param, error.ctx
+    if not isinstance(option, click.Option) or isinstance(error, click.MissingParameter):
+        return error.format_message()
+    name = max(option.opts, key=len)
+    if context is not None and context.get_parameter_source(option.name or "") is click.core.ParameterSource.ENVIRONMENT:
+        variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or ()
+        name = next((variable for variable in variables if os.environ.get(variable)), name)
+    return f"{name}: {error.message}"
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -62,7 +62,7 @@ def store_location(flags: dict[str, Any]) -> StoreLocation:
     if endpoints is None:
         if prefix is not None:
             raise ConfigError("--etcd-prefix", prefix, "goes with --etcd-endpoints; in --store it stands in the URL")
-        return StoreLocation(given["store"] or DEFAULT_STORE, options)
+        return StoreLocation(DEFAULT_STORE if given["store"] is None else given["store"], options)
     if given["store"] is not None:
         raise ConfigError("--etcd-endpoints", endpoints, f"--store {given['store']} is given too: name one store")
     return StoreLocation(_url(endpoints, prefix or DEFAULT_PREFIX), options)
@@ -93,5 +93,7 @@ def _url(endpoints: str, prefix: str) -> str:
 def _password(path: str) -> str:
     try:
         return Path(path).read_text().rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("--etcd-password-file", path, f"cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError("--etcd-password-file", path, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("--etcd-password-file", path, "must be text in UTF-8") from None

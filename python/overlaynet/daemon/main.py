@@ -58,6 +58,8 @@ def run_daemon(settings: Settings, resumed: Resumed) -> None:
 
 async def _run(settings: Settings, store: Store, engine: UdpEngine) -> None:
     underlay = await choose_underlay(_selection(settings))
+    if not underlay.up:
+        log.warning("the underlay's link is down: no packet leaves before it is up", link=underlay.link)
     prepare_directory("--state-dir", settings.state_dir, 0o700)
     check_private("--state-dir", settings.state_dir)
     with owning_directory("--state-dir", settings.state_dir):

@@ -33,7 +33,10 @@ def resume(settings: Settings) -> Resumed:
         config = decode_running((settings.state_dir / ENGINE).read_bytes(), resume_words(settings))
     except FileNotFoundError:
         return Resumed(engine)
-    except (OSError, StoreDataError) as error:
+    except OSError as error:
+        # Where the directory itself cannot be used, the daemon is about to say so by the flag's name.
+        return Resumed(engine, f"{ENGINE}: {error.strerror}" if settings.state_dir.is_dir() else None)
+    except StoreDataError as error:
         return Resumed(engine, str(error))
     if config is None:
         return Resumed(engine)

@@ -64,7 +64,7 @@ class Settings:
 
 def parse_span(flag: str, text: str, *, unit: str = "") -> float:
     """The seconds in a text such as `90`, `90s`, `10m`, `24h`; `unit` is that of a bare number. ConfigError: it is none."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
     if match is None:
         raise ConfigError(flag, text, "must be a span of time such as 90s, 10m or 24h")
     return float(match[1]) * _UNITS[match[2] or unit]

@@ -57,8 +57,10 @@ def host_id(state_dir: Path) -> HostId:
             with contextlib.suppress(FileExistsError):
                 _write_new(path, secrets.token_hex(16) + "\n")
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("--state-dir", str(path), f"cannot be read: {error}") from None
+        except OSError as error:
+            raise ConfigError("--state-dir", str(path), f"cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            text = ""
         if not _HOST_ID.fullmatch(text):
             raise ConfigError(
                 "--state-dir", str(path), "must hold 32 hexadecimal digits: restore it, or remove it for a new identity"

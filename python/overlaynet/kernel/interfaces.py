@@ -53,6 +53,7 @@ class ChosenUnderlay:
     local_ipv6: IPv6Address | None
     public_ipv4: IPv4Address | None
     public_ipv6: IPv6Address | None
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,8 @@ def select(selection: Selection, surroundings: Surroundings) -> ChosenUnderlay:
     ipv4 = interface.best(Family.IPV4)
     ipv6 = interface.best(Family.IPV6)
     if wanted is not None:
+        if wanted.is_loopback:
+            raise ConfigError(flag, str(wanted), f"no peer reaches a loopback address; {_candidates(surroundings)}")
         ipv4, ipv6 = (wanted, ipv6) if Family.of(wanted) is Family.IPV4 else (ipv4, wanted)
     if isinstance(ipv6, IPv6Address) and ipv6.is_link_local and Family.IPV6 not in selection.families:
         ipv6 = None
@@ -146,6 +149,7 @@ def select(selection: Selection, surroundings: Surroundings) -> ChosenUnderlay:
         local_ipv6=local_ipv6,
         public_ipv4=selection.public_ipv4 or local_ipv4,
         public_ipv6=selection.public_ipv6 or local_ipv6,
+        up=interface.up,
     )
 
 
@@ -210,12 +214,17 @@ def _by_pattern(pattern: str, surroundings: Surroundings) -> tuple[Interface, Ad
         raise ConfigError("--iface-regex", pattern, f"not a regular expression: {error}") from error
     for interface in surroundings.interfaces:
         for entry in sorted(interface.addresses, key=lambda entry: entry.address.version):
-            if compiled.search(str(entry.address)):
+            if not entry.address.is_loopback and compiled.search(str(entry.address)):
                 return interface, entry.address
     for interface in surroundings.interfaces:
-        if compiled.search(interface.name):
+        if not (interface.loopback and _is_bare(interface)) and compiled.search(interface.name):
             return interface, None
     return None
+
+
+def _is_bare(interface: Interface) -> bool:
+    """Whether the link has no address to send from."""
+    return all(interface.best(family) is None for family in Family)
 
 
 def _reached(target: Address, surroundings: Surroundings) -> tuple[Interface, Address | None]:

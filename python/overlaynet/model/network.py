@@ -166,7 +166,7 @@ _BACKEND_KEYS: Mapping[str, tuple[str, ...]] = {
 def parse_network(text: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
     """The configuration in the JSON `text`, and warnings about what was ignored. ConfigError names the field that is wrong."""
     try:
-        decoded = json.loads(text.decode(), object_pairs_hook=_Pairs)
+        decoded = json.loads(text.decode(), object_pairs_hook=_Pairs, parse_int=_whole, parse_constant=_no_number)
     except UnicodeDecodeError as error:
         raise ConfigError("network config", _shortened(text), f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -185,6 +185,15 @@ def parse_network(text: bytes) -> tuple[NetworkConfig, tuple[str, ...]]:
     return NetworkConfig(v4, v6, backend, fields.flag("EnableNFTables", default=False)), tuple(warnings)
 
 
+def _whole(digits: str) -> int | float:
+    """The number; one that no field could hold is infinite, since Python refuses to read thousands of digits."""
+    return int(digits) if len(digits) < 100 else float(digits)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
 class _Pairs(list[tuple[str, Any]]):
     """A JSON object as its members in order, so that a key given twice is seen."""
 
@@ -201,9 +210,10 @@ class _Fields:
             if name is None:
                 near = difflib.get_close_matches(key.lower(), names, n=1)
                 hint = f": did you mean {path}{names[near[0]]}?" if near else ""
-                warnings.append(f"unknown key {path}{key} is ignored{hint}")
+                shown = key if key.isprintable() and len(key) <= 60 else repr(key[:60])
+                warnings.append(f"unknown key {path}{shown} is ignored{hint}")
             elif name in self._values:
-                raise ConfigError(path + name, value, "is given twice")
+                raise ConfigError(path + name, _plain(value), "is given twice")
             elif value is not None:
                 self._values[name] = value
 
@@ -251,7 +261,8 @@ def _network(fields: _Fields, name: str, family: Family, example: str) -> Prefix
         switch = "EnableIPv4" if family is Family.IPV4 else "EnableIPv6"
         raise ConfigError(name, text, f"is required while {switch} is on, such as {example}")
     kind = IPv4Network if family is Family.IPV4 else IPv6Network
-    if "/" not in text:
+    # Python would also take a netmask or a zone, which no other host of the network reads.
+    if not text.rpartition("/")[2].isdecimal() or "/" not in text or "%" in text:
         raise ConfigError(name, text, f"must be an IPv{family.value} prefix such as {example}")
     try:
         network = kind(text, strict=False)
@@ -301,7 +312,9 @@ def _bound(fields: _Fields, name: str, network: Prefix, subnet_len: int, default
     try:
         address = make(text)
     except ValueError:
-        raise ConfigError(name, text, f"must be an address in {network}") from None
+        address = None
+    if address is None or "%" in text:
+        raise ConfigError(name, text, f"must be an address in {network}")
     if not int(address):  # flannel takes the zero address for a missing value
         return make(default)
     if address not in network:
@@ -358,7 +371,10 @@ def _shortened(text: bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return {key: _plain(item) for key, item in value} if isinstance(value, _Pairs) else value
+    """The value with objects as Python shows them."""
+    if isinstance(value, _Pairs):
+        return {key: _plain(item) for key, item in value}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,9 +320,9 @@ class StoreFollower:
         self.text = text
 
     def reject_config(self, why: str) -> str:
-        """Go back to the configuration of the last run, or to waiting for one: that of now cannot be used on this host, for `why`.
+        """Go back to the last run's configuration, or to waiting for one: that of now cannot be used on this host.
 
-        The same with what is done about it.
+        `why` with what is done about it.
         """
         good, self._good = self._good, None
         if good is None or good[0] == self.config:
