@@ -172,6 +172,20 @@ def test_folders_that_were_removed_are_made_again_with_what_was_in_them(host: On
     assert not (host.run / "control.sock").exists()
 
 
+def test_state_directory_that_was_removed_is_there_again_with_the_same_identity(host: OneHost) -> None:
+    running = host.start()
+    running.hear("READY=1")
+    until(lambda: (host.state / "snapshot.json").exists())
+    identity = host.state / "host-id"
+    text = identity.read_text()
+    shutil.rmtree(host.state)
+    until(lambda: identity.exists() and (host.state / "snapshot.json").exists())
+    assert identity.read_text() == text
+    assert stat.S_IMODE(identity.stat().st_mode) == 0o600
+    assert stat.S_IMODE(host.state.stat().st_mode) == 0o700
+    assert running.stop() == 0
+
+
 def test_state_directory_that_others_may_write_is_refused(host: OneHost) -> None:
     host.state.mkdir()
     host.state.chmod(0o770)

@@ -69,6 +69,20 @@ def test_without_a_config_nothing_is_touched_until_there_is_one() -> None:
     assert world.states() == {"10.5.7.0-24": "programmed"}
 
 
+def test_link_that_cannot_be_made_is_the_reason_of_all_that_stands_on_it_said_once_and_in_the_status() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    world.kernel.fail(errno.EEXIST, kind=ObjectKind.LINK, times=10_000)
+    world.settle(5.0)
+    assert len(world.reports("kernel")) == 1
+    (warning,) = world.warnings()
+    assert "create link ovl.1" in warning
+    peers = world.reconciler.status(world.now).peers
+    assert [(one.state, one.why) for one in peers] == [("failed", warning)] * 2
+    world.kernel.heal()
+    world.settle(60.0)
+    assert (world.warnings(), set(world.states().values())) == ((), {"programmed"})
+
+
 def test_invalid_config_is_named_and_waited_out() -> None:
     world = World(b'{"Network": "10.5.0.0/33", "Backend": {"Type": "vxlan"}}')
     world.settle(10.0)

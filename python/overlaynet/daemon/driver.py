@@ -24,7 +24,7 @@ from overlaynet.daemon.notify import notify
 from overlaynet.daemon.out_file import OutFile
 from overlaynet.daemon.requests import Requests
 from overlaynet.daemon.resume import ENGINE
-from overlaynet.daemon.state import SNAPSHOT
+from overlaynet.daemon.state import HOST_ID, SNAPSHOT, host_id_text
 from overlaynet.dataplane.kept import encode_running
 from overlaynet.errors import KernelError, OverlaynetError
 from overlaynet.kernel import Kernel
@@ -101,7 +101,10 @@ class Driver:
         self._monitored: Scope | None = None
         self._subnet_env = OutFile(subnet_file, 0o644, 0o755, "subnet.env")
         self._running = OutFile(state_dir / ENGINE, 0o600, 0o700, "what the packet engine runs with", spacing_s=_TICK_S)
+        identity = OutFile(state_dir / HOST_ID, 0o600, 0o700, "this host's identity")
+        identity.has(host_id_text(host).encode)
         self._snapshot = OutFile(state_dir / SNAPSHOT, 0o600, 0o700, "the snapshot for the next run")
+        self._private_files = (identity, self._snapshot, self._running)
         self._keeping: asyncio.Task[None] | None = None
         self._pump_runs = engine.config is not None
         self._goes_on = False
@@ -173,7 +176,7 @@ class Driver:
             self._events.put_nowait(it.PumpFailed(why))
         if self._subnet_env.due:
             self._subnet_env.write()
-        for file in (self._snapshot, self._running):
+        for file in self._private_files:
             if file.due and (self._keeping is None or self._keeping.done()):
                 self._keeping = self._tasks.create_task(asyncio.to_thread(file.write))
 

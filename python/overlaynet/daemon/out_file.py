@@ -39,6 +39,10 @@ class OutFile:
         """From now on the file should hold what `content` gives; it is called when the file is written."""
         self._content = content
 
+    def has(self, content: Callable[[], bytes]) -> None:
+        """The file holds what `content` gives already: it is written only when it vanishes."""
+        self._content = self._written = content
+
     @property
     def unwritten(self) -> bool:
         """Whether the file does not hold what it should, as far as this process knows."""

@@ -55,7 +55,7 @@ def host_id(state_dir: Path) -> HostId:
             text = path.read_text().strip()
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                _write_new(path, secrets.token_hex(16) + "\n")
+                _write_new(path, host_id_text(HostId(secrets.token_hex(16))))
             continue
         except OSError as error:
             raise ConfigError("--state-dir", str(path), f"cannot be read: {error.strerror}") from None
@@ -67,6 +67,11 @@ def host_id(state_dir: Path) -> HostId:
             )
         return HostId(text)
     raise ConfigError("--state-dir", str(path), "appears and vanishes: who else uses this directory?")
+
+
+def host_id_text(host: HostId) -> str:
+    """What the file with a host's identity holds."""
+    return f"{host}\n"
 
 
 def forget_host(state_dir: Path, *files: str) -> None:

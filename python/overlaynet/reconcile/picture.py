@@ -21,6 +21,8 @@ def picture(host: Reconciler, now: float) -> Status:
     moved = (host.lease.moved,) if host.lease.moved else ()
     restart = (host.store.restart_needed,) if host.store.restart_needed else ()
     graced = tuple(f"peer {name} is kept though the store, which went back, lacks it" for name in host.store.graced)
+    # Peers show what they lack by themselves.
+    failed = () if state is None else host.kernel.troubles(item.key for item in state.base)
     missing = () if host.kernel.underlay is not None else (f"underlay link {settings.underlay} was not seen",)
     return Status(
         host=settings.host,
@@ -40,7 +42,7 @@ def picture(host: Reconciler, now: float) -> Status:
         refused_leases=tuple(f"{one.lease.subnets}: {one.why}" for one in host.accepted.refused),
         unreadable_keys=host.store.unreadable,
         conflicts=host.kernel.conflicts,
-        warnings=(*host.kernel.warnings, *backend_warnings, *restart, *invalid, *moved, *graced, *missing),
+        warnings=(*host.kernel.warnings, *backend_warnings, *restart, *invalid, *moved, *graced, *missing, *failed),
         kernel_writes=host.kernel.sent,
         counters=host.journal.totals,
     )

@@ -28,7 +28,7 @@ from overlaynet.model.kernel import (
 from overlaynet.model.status import PeerState
 from overlaynet.reconcile.actions import Observe, Program
 from overlaynet.reconcile.backoff import Backoff
-from overlaynet.reconcile.diff import Difference, diff_by_key
+from overlaynet.reconcile.diff import Difference, diff_by_key, link_of
 from overlaynet.reconcile.journal import Journal
 from overlaynet.reconcile.retrying import Retries
 
@@ -231,6 +231,7 @@ class KernelKeeper:
         self._rounds += 1
         # After the whole was written, the whole is compared once more; a part is as its answers say.
         self._dirty, self._whole = self._dirty or self._whole, False
+        lost = {one.object.name for one, error in results if error is not None and isinstance(one.object, VxlanLink | TunLink)}
         for operation, error in results:
             item = operation.object
             key = item.key
@@ -247,7 +248,9 @@ class KernelKeeper:
                     self._observe_by(now)
                 continue
             self._retries.wrote(key, now, error)
-            self.journal.trouble("kernel", describe(item), f"{error}; trying again")
+            if link_of(item) not in lost:
+                # What stands on a link that could not be made fails with it, and is not said again for each.
+                self.journal.trouble("kernel", describe(item), f"{error}; trying again")
             if isinstance(error, KernelPermissionError) and item.kind is not ObjectKind.SYSCTL:
                 self.fatal = error
             self._observe_by(self._retries.not_before(key))
@@ -278,10 +281,22 @@ class KernelKeeper:
                 return "conflict", self._conflicts[key]
         missing = [key for key in keys if not self.holds(key)]
         for key in missing:
-            trouble = self._retries.trouble(key)
+            trouble = self._trouble(key)
             if trouble:
                 return "failed", trouble
         return ("pending", "about to be written") if missing else ("programmed", "")
+
+    def troubles(self, keys: Iterable[Hashable]) -> tuple[str, ...]:
+        """Why the objects with `keys` that the kernel does not hold could not be written; each reason once."""
+        return tuple(dict.fromkeys(why for key in keys if not self.holds(key) and (why := self._trouble(key))))
+
+    def _trouble(self, key: Hashable) -> str:
+        """Why the last write of an object failed: because of its link, if that is missing."""
+        item = self._wanted_by_key.get(key)
+        link = None if item is None else link_of(item)
+        link_key = (ObjectKind.LINK, link)
+        missing = link is not None and link_key in self._wanted_by_key and not self.holds(link_key)
+        return (self._retries.trouble(link_key) if missing else "") or self._retries.trouble(key)
 
 
 def _summary(operations: tuple[Operation, ...]) -> str:
