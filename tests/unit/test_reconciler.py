@@ -83,6 +83,15 @@ def test_link_that_cannot_be_made_is_the_reason_of_all_that_stands_on_it_said_on
     assert (world.warnings(), set(world.states().values())) == ((), {"programmed"})
 
 
+def test_foreign_link_in_the_place_of_ours_is_one_conflict_whatever_stands_on_it() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    world.kernel.add_foreign_link("ovl.1")
+    world.settle(5.0)
+    assert world.reconciler.status(world.now).conflicts == ("link ovl.1 of kind bridge",)
+    assert len(world.reports("conflict")) == 1
+    assert set(world.states().values()) == {"conflict"}
+
+
 def test_invalid_config_is_named_and_waited_out() -> None:
     world = World(b'{"Network": "10.5.0.0/33", "Backend": {"Type": "vxlan"}}')
     world.settle(10.0)

@@ -99,7 +99,12 @@ class KernelKeeper:
     @property
     def conflicts(self) -> tuple[str, ...]:
         """What of somebody else's stands in the way, a line each."""
-        return tuple(sorted(set(self._conflicts.values())))
+        return tuple(sorted({text for key, text in self._conflicts.items() if not self._follows(key)}))
+
+    def _follows(self, key: Hashable) -> bool:
+        """Whether an object is in conflict only because its link is, which says it all."""
+        item = self._wanted_by_key.get(key)
+        return item is not None and (ObjectKind.LINK, link_of(item)) in self._conflicts
 
     @property
     def holds_more(self) -> bool:
@@ -178,16 +183,16 @@ class KernelKeeper:
         return difference
 
     def _note_conflicts(self, conflicts: dict[Hashable, str]) -> None:
-        for key in self._conflicts.keys() - conflicts.keys():
-            self.journal.over("conflict", repr(key), f"no longer in the way: {self._conflicts[key]}")
+        before, self._conflicts = self._conflicts, conflicts
+        for key in before.keys() - conflicts.keys():
+            self.journal.over("conflict", repr(key), f"no longer in the way: {before[key]}")
         for key, text in conflicts.items():
-            if key not in self._conflicts:
+            if key not in before and not self._follows(key):
                 item = self._wanted_by_key.get(key)
                 name = describe(item) if item is not None else str(key)
                 self.journal.trouble(
                     "conflict", repr(key), f"left alone, somebody else's entry is in the place of {name}: {text}"
                 )
-        self._conflicts = conflicts
 
     def observed(self, observation: Observation, now: float) -> None:
         """Take over what the kernel holds."""
