@@ -11,7 +11,7 @@ a second, however many they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from overlaynet.errors import ConfigError, HistoryGoneError, NetworkNotConfiguredError, StoreError
 from overlaynet.model.addresses import Family, Prefix
@@ -312,6 +312,9 @@ class StoreFollower:
         elif not (changed := _changed(self.config, config)):
             self.claims, self.text, self.restart_needed = config, text, ""
         else:
+            if config.networks == self.config.networks:
+                # Which subnets may be claimed does not wait: with what is claimed, the backend in force is published.
+                self.claims = replace(config, backend=self.config.backend)
             self.restart_needed = f"the network's configuration has changed ({', '.join(changed)}): restart needed to apply it"
             self.journal.say("warning", "restart-needed", self.restart_needed)
 
