@@ -15,7 +15,7 @@ from overlaynet.lab import lab as labs
 from overlaynet.lab import traffic
 from overlaynet.lab.lab import Lab
 from overlaynet.lab.numbered import flowing
-from overlaynet.lab.topology import Families, Plan, plan_lab
+from overlaynet.lab.topology import OVERLAY_NETWORKS, Families, Plan, plan_lab
 from overlaynet.model.addresses import Family
 
 from tests.lab.conftest import lab_name, run_overlaynet
@@ -84,6 +84,26 @@ def test_killed_daemon_and_its_next_start_lose_no_packet_in_any_family(lab: Lab)
     assert all(loss.there.sent > 1_000 for loss in losses)
     assert (held(lab), numbers(lab), lab.files.host(host).subnet_env.read_text()) == before
     assert ask(lab.files.host(host).run, "status")["status"]["kernel_writes"] == 0
+
+
+@pytest.mark.parametrize("lab", [case(kind) for kind in KINDS], indirect=True)
+def test_packet_to_a_missing_ipv6_subnet_ends_here_and_takes_no_default_route(lab: Lab) -> None:
+    network = OVERLAY_NETWORKS[Family.IPV6]
+    leased = "\n".join(held(lab))
+    missing = next(str(one[7]) for one in network.subnets(new_prefix=64) if str(one[0]) not in leased and one[0] != network[0])
+    gateway = next(address.ip for address in lab.plan.hosts[1].addresses if address.version == 6)
+    out = "add table inet look; add chain inet look out { type filter hook postrouting priority 0; }"
+    rule = f"add rule inet look out ip6 daddr {missing} counter"
+    try:
+        assert lab.run("host1", "ip", "-6", "route", "replace", "default", "via", str(gateway), "dev", "eth0").returncode == 0
+        assert lab.run("host1", "nft", f"{out}; {rule}").returncode == 0
+        said = lab.run("pod1", "ping", "-6", "-c", "2", "-i", "0.2", "-W", "2", missing).stdout
+        counted = lab.run("host1", "nft", "list", "table", "inet", "look").stdout
+    finally:
+        lab.run("host1", "ip", "-6", "route", "delete", "default", "via", str(gateway))
+        lab.run("host1", "nft", "delete", "table", "inet", "look")
+    assert said.count("Destination unreachable") == 2, said
+    assert "packets 0 " in counted, counted
 
 
 # The link-local address too: without one the kernel asks for no neighbour of a forwarded packet.
