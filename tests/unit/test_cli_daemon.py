@@ -150,6 +150,12 @@ def test_what_flannel_turns_off_and_is_not_here_is_passed_over() -> None:
     assert warning.startswith("FLANNELD_IP_MASQ=true is ignored: overlaynet does not masquerade")
 
 
+@pytest.mark.parametrize("word", ["-h", "-help", "--help"])
+def test_help_is_printed_for_each_spelling(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert cli.command.main(rewrite([word], cli._BOOLEANS), standalone_mode=False) == 0
+    assert "--subnet-file" in capsys.readouterr().out
+
+
 def test_version_is_printed_and_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delattr(daemon_main, "run_daemon")
     for flag in ("--version", "-version"):

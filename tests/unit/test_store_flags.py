@@ -56,6 +56,24 @@ def test_password_from_a_file_is_never_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flag", "url"),
+    [
+        ("--store", "etcd://user:secret@a:1/p"),
+        ("--store", "user:secret@a:1"),
+        ("--store", "etcd://a:1,user:sec/secret@b:1/p"),
+        ("--etcd-endpoints", "user:secret@a:1"),
+        ("--etcd-endpoints", "a:1,user:secret@b:1"),
+        ("--etcd-endpoints", "http://user:secret@a:1"),
+    ],
+)
+def test_password_in_a_place_is_refused_and_not_shown(flag: str, url: str) -> None:
+    with pytest.raises(ConfigError, match="must name no user") as caught:
+        location(flag, url)
+    assert caught.value.field == flag
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("arguments", "field"),
     [
         (("--etcd-endpoints", "ftp://a"), "--etcd-endpoints"),

@@ -22,7 +22,7 @@ from overlaynet.model.dataplane import OFFLOADS
 _BOOLEANS = ("release-on-exit", "ip-forward", "next-hops")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(context_settings={"help_option_names": ["-h", "-help", "--help"], "max_content_width": 120})
 @store_flags
 @flag("state-dir", default="/var/lib/overlaynet", show_default=True, help="What this host keeps between runs.")
 @flag("run-dir", default="/run/overlaynet", show_default=True, help="The control socket's directory.")

@@ -70,7 +70,8 @@ def store_location(flags: dict[str, Any]) -> StoreLocation:
 
 def _check_no_secret(flag: str, url: str) -> None:
     """ConfigError: the URL names a user, and with it a password that logs and `status` would show."""
-    hidden = re.sub(r"//[^/]*@", "//***@", url)
+    # A file's path may have the sign; elsewhere a password ends at the last one, whatever stands before it.
+    hidden = re.sub(r"//[^/]*@", "//***@", url) if url.startswith("sqlite:") else re.sub(r"^(\w+://)?.*@", r"\1***@", url)
     if hidden != url:
         raise ConfigError(flag, hidden, "must name no user: give --etcd-username and --etcd-password-file")
 
