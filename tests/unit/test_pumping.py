@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -42,6 +43,20 @@ def test_engine_waits_for_its_link(keeper: PumpKeeper) -> None:
     assert not keeper.attempted
     running(keeper)
     assert keeper.attempted
+
+
+def test_engine_on_another_link_ends_and_begins_again_once_the_new_link_is_there(keeper: PumpKeeper) -> None:
+    moved = replace(CONFIG, link="ovl-vxlan", port=8472)
+    running(keeper).want(moved, has_link=False)
+    keeper.step(0.0)
+    assert asked(keeper) == [None]
+    keeper.configured(None, 0.0)
+    keeper.want(moved, has_link=False)
+    keeper.step(0.0)
+    assert asked(keeper) == []
+    keeper.want(moved, has_link=True)
+    keeper.step(0.0)
+    assert asked(keeper) == [moved]
 
 
 def test_engine_that_fails_to_start_is_asked_again_with_growing_pauses(keeper: PumpKeeper) -> None:

@@ -26,7 +26,7 @@ from overlaynet.daemon.requests import Requests
 from overlaynet.daemon.resume import ENGINE
 from overlaynet.daemon.state import HOST_ID, SNAPSHOT, host_id_text
 from overlaynet.dataplane.kept import encode_running
-from overlaynet.errors import KernelError, OverlaynetError
+from overlaynet.errors import DataplaneError, KernelError, OverlaynetError
 from overlaynet.kernel import Kernel
 from overlaynet.model.dataplane import PumpConfig
 from overlaynet.model.kept import Kept, encode_kept
@@ -231,6 +231,8 @@ class Driver:
     async def _configure_pump(self, config: PumpConfig | None) -> it.Event:
         try:
             await asyncio.to_thread(self._engine.apply, config)
+        except DataplaneError as error:
+            return it.PumpConfigured(f"{error.action}: {error.why}")
         except OverlaynetError as error:
             return it.PumpConfigured(str(error))
         self._pump_runs = config is not None

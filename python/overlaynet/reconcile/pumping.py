@@ -52,8 +52,13 @@ class PumpKeeper:
         self._running, self.attempted = config, True
 
     def want(self, config: PumpConfig | None, *, has_link: bool) -> None:
-        """From now on the engine should run with `config`; None: it should stop. It starts only if its link is there."""
-        self._wanted, self._has_link = config, has_link or self.running
+        """From now on the engine should run with `config`; None: it should stop. It starts only if its link is there.
+
+        One that runs on another link ends at once: that link is about to go.
+        """
+        moves = config is not None and self._running is not None and self._running.link != config.link
+        self._restart = self._restart or moves
+        self._wanted, self._has_link = config, has_link or (self.running and not moves)
 
     def link_made(self, name: str) -> None:
         """The link was made or changed: an engine that holds an earlier one must begin again."""
@@ -62,12 +67,12 @@ class PumpKeeper:
 
     def step(self, now: float) -> None:
         """Configure the engine, if it differs from what is wanted."""
-        if self._busy or not self._has_link or now < self._not_before:
+        if self._busy or now < self._not_before:
             return
         if self._restart:
             self._restart = False
             self._ask(None)
-        elif self._wanted != self._running:
+        elif self._has_link and self._wanted != self._running:
             self._ask(self._wanted)
 
     def _ask(self, config: PumpConfig | None) -> None:
