@@ -6,13 +6,14 @@ SHELL := /bin/bash
 
 VENV := .venv
 FUZZ_S ?= 60
+HOSTS ?= 5000
 BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -not -path '*/target/*' 2>/dev/null) $(wildcard rust/*/Cargo.toml) Cargo.toml Cargo.lock
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'python/overlaynet/data/*')
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv
 
-.PHONY: bench-breaking bench-codecs bench-control bench-data bench-restarts help build demo test soak fuzz check system wheel lock clean
+.PHONY: bench-breaking bench-codecs bench-control bench-data bench-restarts bench-simulation help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -61,6 +62,9 @@ bench-control: build ## Measure what 10,000 peers cost the control plane, into b
 
 bench-restarts: build ## Measure what a daemon's end and its next start cost traffic, into benches/results/
 	$(BIN)/python benches/lab/restarts.py
+
+bench-simulation: build ## Simulate networks of up to HOSTS hosts, into benches/results/simulation.json and docs/scale.svg
+	$(BIN)/overlaynet lab simulate --hosts $(HOSTS) --json benches/results/simulation.json --plot docs/scale.svg
 
 check: build ## Format, lint, types, docs, import contracts
 	cargo fmt --all --check

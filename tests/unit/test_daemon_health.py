@@ -57,17 +57,6 @@ def test_ready_outlives_the_store_and_not_the_lease(server: HealthServer) -> Non
     assert ask(server, "/readyz") == ("HTTP/1.1 200 OK", "overlaynet-daemon is ready\n")
 
 
-def test_ready_ends_with_the_lease_though_the_loop_says_nothing(server: HealthServer) -> None:
-    now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    server._health.ready, server._health.lease_ends_at = True, now + 60
-    assert ask(server, "/readyz")[0] == "HTTP/1.1 200 OK"
-    server._health.lease_ends_at = now
-    assert ask(server, "/readyz") == (
-        "HTTP/1.1 503 Service Unavailable",
-        "overlaynet-daemon is not ready: its lease has expired\n",
-    )
-
-
 def test_loop_that_is_stuck_is_not_healthy(server: HealthServer) -> None:
     server._health.ticked_at = time.monotonic() - 11
     line, body = ask(server, "/healthz")

@@ -146,35 +146,6 @@ async def test_lease_that_cannot_be_read_any_more_is_gone_and_readable_again_is_
     assert kinds == [LeasePut, Unreadable, LeaseGone, UnreadableGone, LeasePut]
 
 
-async def test_stream_is_read_no_further_than_its_listener_follows() -> None:
-    """What is not read is held up in etcd, which keeps history anyway, and not piled up here."""
-    client = ScriptedClient()
-    feed = Feed(cast("EtcdClient", client), View(LAYOUT, 5, 7))
-    for revision in range(6, 5_006):
-        client.say(LEASES, [lease(revision)], revision)
-    told: list[int] = []
-    async with asyncio.timeout(30):
-        async for changes in feed.changes():
-            told.append(changes.revision)
-            for _ in range(100 if len(told) == 1 else 0):
-                await asyncio.sleep(0)
-                assert client.answers.qsize() > 4_000, "the stream is read ahead of who listens"
-            if told[-1] == 5_005:
-                break
-    assert told == sorted(told)
-
-
-async def test_feed_whose_listener_is_behind_can_be_closed() -> None:
-    client = ScriptedClient()
-    feed = Feed(cast("EtcdClient", client), View(LAYOUT, 5, 7))
-    for revision in range(6, 1_006):
-        client.say(LEASES, [lease(revision)], revision)
-    async with asyncio.timeout(30):
-        async for _ in feed.changes():
-            await asyncio.sleep(0.05)
-            feed.close()
-
-
 async def test_strange_key_that_is_deleted_is_no_longer_counted() -> None:
     strange = LAYOUT.subnets + b"junk"
     (changes,) = await heard((LEASES, [put(strange, VALUE, 8), gone(strange, 9)], 9), count=1)

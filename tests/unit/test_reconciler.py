@@ -175,16 +175,13 @@ def test_lease_just_claimed_is_no_peer_before_the_claims_answer() -> None:
     assert world.reports("peer-refused") == []
 
 
-@pytest.mark.parametrize(("backend", "needs_restart"), [("vxlan", False), ("host-gw", True)])
-def test_new_subnet_length_counts_from_the_next_claim_whatever_else_waits_for_a_restart(
-    backend: str, needs_restart: bool
-) -> None:
+def test_new_subnet_length_counts_from_the_next_claim() -> None:
     world = World(VXLAN)
     world.settle()
-    world.change(ConfigPut(b'{"Network": "10.5.0.0/16", "SubnetLen": 26, "Backend": {"Type": "%s"}}' % backend.encode()))
+    world.change(ConfigPut(b'{"Network": "10.5.0.0/16", "SubnetLen": 26, "Backend": {"Type": "vxlan"}}'))
     world.settle()
     assert world.own.endswith("-24")
-    assert bool(world.reconciler.status(world.now).warnings) == needs_restart
+    assert world.reconciler.status(world.now).warnings == ()
     world.change(LeaseGone(next(iter(world.store.leases))))
     world.settle()
     assert world.own.endswith("-26")

@@ -8,6 +8,7 @@ With DirectRouting a peer that is a neighbour on the underlay gets one plain rou
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ def link_name(vni: Vni, family: Family) -> str:
     return f"ovl.{vni}" if family is Family.IPV4 else f"ovl6.{vni}"
 
 
+@functools.lru_cache(maxsize=256)
 def vtep_mac(host: HostId, vni: Vni, family: Family) -> MacAddress:
     """The device's link-layer address, made of the host's identity, so that a device made again is the one that peers know."""
     return MacAddress.from_random(hashlib.sha256(f"{host}/vxlan/{vni}/{family.value}".encode()).digest()[:6])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import click
 
-from overlaynet.cli.lab_output import print_figures, print_table, shown_notes, shown_progress
+from overlaynet.cli.lab_output import (
+    ended_by_signals,
+    print_figures,
+    print_table,
+    require_folder,
+    shown_notes,
+    shown_progress,
+)
+from overlaynet.cli.lab_simulate import simulate
 from overlaynet.errors import ConfigError, LabError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import system
@@ -133,8 +137,7 @@ def demo(
 ) -> None:
     """Show each backend at work: pings, a file over HTTP, TCP. Ends with 0 only if nothing was lost."""
     plans = plan_demo(name, hosts=hosts, backends=backend, family=family)
-    if report is not None and not report.parent.is_dir():
-        raise ConfigError("--json", str(report), f"{report.parent} is not a directory")
+    require_folder("--json", report)
     with ended_by_signals(), shown_progress() as progress:
         shown = demonstrate(plans, size=Size(), progress=progress, store=store)
     if report is not None:
@@ -156,8 +159,7 @@ def bench(name: str, paths: str, link: str, rounds: int, report: Path | None) ->
     links = tuple(dict.fromkeys(link.split(",")))
     if not set(links) <= set(LINKS):
         raise ConfigError("--link", link, f"must be some of {','.join(LINKS)}")
-    if report is not None and not report.parent.is_dir():
-        raise ConfigError("--json", str(report), f"{report.parent} is not a directory")
+    require_folder("--json", report)
     with shown_notes(), ended_by_signals(), shown_progress() as progress:
         found = figures(measure(plans, links, rounds, Effort(), progress))
     print_figures(found)
@@ -166,19 +168,4 @@ def bench(name: str, paths: str, link: str, rounds: int, report: Path | None) ->
         write_report(report, command=" ".join([*words, f"--json {report}"]), figures=found)
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let the first SIGINT, SIGTERM or SIGHUP end the block by an exception, and let no further one disturb the taking down."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def end(number: int, _: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+lab.add_command(simulate)

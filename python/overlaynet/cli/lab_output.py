@@ -6,13 +6,16 @@ rich draws on a terminal; elsewhere there are plain lines.
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
 
 import click
 
-from overlaynet.errors import OverlaynetError
+from overlaynet.errors import ConfigError, OverlaynetError
 from overlaynet.lab.demo import Progress, Shown
 from overlaynet.lab.figures import Figure
 
@@ -53,11 +56,35 @@ def shown_notes() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let the first SIGINT, SIGTERM or SIGHUP end the block by an exception, and let no further one disturb the taking down."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def require_folder(flag: str, path: Path | None) -> None:
+    """ConfigError: the file that a flag names could not be written, since its folder is not there."""
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(flag, str(path), f"{path.parent} is not a directory")
+
+
 def print_figures(figures: Sequence[Figure]) -> None:
     """Print a line for each figure, with its target where there is one."""
     for one in figures:
         met = "" if one.target is None else f"  target {one.target}: {'met' if one.met else 'NOT met'}"
-        click.echo(f"{one.figure:<58}{one.value:>10.4g} {one.unit}{met}")
+        click.echo(f"{one.figure:<66}{one.value:>10.4g} {one.unit}{met}")
 
 
 def print_table(shown: Mapping[str, Shown]) -> None:

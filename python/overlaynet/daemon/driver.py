@@ -142,7 +142,6 @@ class Driver:
                 for event in coalesced(await self._happened()):
                     self._reconciler.handle(event, boot_time())
                 self._health.unheld = self._reconciler.lease.unheld(boot_time())
-                self._health.lease_ends_at = self._reconciler.lease.ends_at
                 self._health.store_lost_since = self._reconciler.store.lost_since
                 self._health.tick()
                 self._look_around()

@@ -31,13 +31,11 @@ _LONGEST_REQUEST_BYTES = 8_192
 class Health:
     """What the daemon says of itself; written by its loop, read by the thread. Times are CLOCK_MONOTONIC seconds.
 
-    `unheld` says why the lease is not held though it was. On CLOCK_BOOTTIME are `lease_ends_at`, None for one without end, which
-    counts though the loop should be stuck, and `store_lost_since`, None while the store answers.
+    `unheld` says why the lease is not held though it was; `store_lost_since` is on CLOCK_BOOTTIME, None while the store answers.
     """
 
     ready: bool = False
     unheld: str = ""
-    lease_ends_at: float | None = None
     store_lost_since: float | None = None
     ticked_at: float = field(default_factory=time.monotonic)
 
@@ -61,11 +59,8 @@ class Health:
     def _readiness(self) -> tuple[int, str]:
         if not self.ready:
             return 503, "overlaynet-daemon is not ready yet\n"
-        unheld = self.unheld
-        if not unheld and self.lease_ends_at is not None and time.clock_gettime(time.CLOCK_BOOTTIME) >= self.lease_ends_at:
-            unheld = "its lease has expired"
-        if unheld:
-            return 503, f"overlaynet-daemon is not ready: {unheld}{self._store()}\n"
+        if self.unheld:
+            return 503, f"overlaynet-daemon is not ready: {self.unheld}{self._store()}\n"
         return 200, f"overlaynet-daemon is ready{self._store()}\n"
 
     def _store(self) -> str:

@@ -192,7 +192,7 @@ def up(
                     own.configure(network_config(plan), time.monotonic() + READY_S)
                 progress("daemons")
                 if store != etcd.STORE:
-                    asyncio.run(_configure(lab))
+                    configure(lab)
                 lab.start_daemons(plan.hosts)
                 lab.await_peers(time.monotonic() + READY_S)
             progress("pods")
@@ -262,6 +262,11 @@ def _set_forwarding(namespace: str, lock: int, *, on: bool) -> None:
         )
         if done.returncode != 0:
             raise LabError(f"{namespace}: forwarding cannot be set: {done.stderr.strip()}")
+
+
+def configure(lab: Lab) -> None:
+    """Put the network's configuration into the lab's store."""
+    asyncio.run(_configure(lab))
 
 
 async def _configure(lab: Lab) -> None:

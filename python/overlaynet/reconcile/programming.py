@@ -72,7 +72,7 @@ class KernelKeeper:
     _programming: bool = False
     _dirty: bool = False
     _whole: bool = False
-    _touched: set[Hashable] = field(default_factory=set)
+    _touched: dict[Hashable, None] = field(default_factory=dict)
     _changed_mind: bool = False
     _again: bool = False
     _failures: int = 0
@@ -126,10 +126,10 @@ class KernelKeeper:
         """The kernel should hold `state`, which is what it should hold before without `gone` and with `come`."""
         self._wanted, self._changed_mind = state, True
         for item in gone:
-            self._touched.add(item.key)
+            self._touched[item.key] = None
             self._wanted_by_key.pop(item.key, None)
         for item in come:
-            self._touched.add(item.key)
+            self._touched[item.key] = None
             self._wanted_by_key[item.key] = item
 
     def look(self, scope: Scope) -> None:
@@ -156,7 +156,7 @@ class KernelKeeper:
 
     def _program(self, wanted: DesiredState, now: float) -> None:
         difference = self._difference(wanted)
-        self._dirty, self._touched = False, set()
+        self._dirty, self._touched = False, {}
         operations = tuple(one for one in difference.operations if self._retries.may_write(one.object.key, now))
         held_back = [one for one in difference.operations if not self._retries.may_write(one.object.key, now)]
         if held_back:
@@ -177,8 +177,9 @@ class KernelKeeper:
             touched = [self._wanted_by_key[key] for key in self._touched if key in self._wanted_by_key]
             there = {key: self._believed[key] for key in self._touched if key in self._believed}
             return diff_by_key(touched, there, {}, complete=self._complete)
-        self._whole = True
         difference = diff_by_key(wanted.objects, self._believed, foreign, complete=self._complete)
+        # What is written because it was touched is as its answer says, also where the whole was looked at.
+        self._whole = any(one.object.key not in self._touched for one in difference.operations)
         self._note_conflicts(dict(difference.conflicts))
         return difference
 

@@ -95,8 +95,7 @@ class Claim:
     def _reads(self) -> list[rpc.RequestOp]:
         layout = self._news.layout
         changed = [read_changed(prefix, self._since) for prefix in (layout.subnets, layout.owners)]
-        earlier = [read(layout.lease(subnets)) for subnets in self._earlier]
-        return [read(self._key), read(self._owner_key), *changed, read(self._revoked_key), *earlier]
+        return [read(self._key), read(self._owner_key), *changed, read(self._revoked_key)]
 
     def is_granted(self, answer: rpc.TxnResponse, lease_id: int) -> bool:
         """Whether the lease is held: by this transaction, or by an earlier sending of it whose answer was lost."""
@@ -124,7 +123,6 @@ class Claim:
             if revoked is not None and revoked.host == self._owner.host:
                 raise barred(self._subnets)
             self._rests_on[2] = changed_at(self._revoked_key, marks[0].mod_revision if marks else 0)
-        self._look_at_earlier(answer)
         news = self._news
         for response in answer.responses[2:4]:
             news.take_all(response.response_range.kvs)
@@ -133,15 +131,6 @@ class Claim:
         for subnets, record in news.leases.items():
             if subnets != self._subnets and self._is_ours(news, subnets):
                 self._earlier[subnets] = record
-
-    def _look_at_earlier(self, answer: rpc.TxnResponse) -> None:
-        """Let go of earlier leases that have ended. StaleSnapshotError: one has changed."""
-        for (subnets, record), response in zip(list(self._earlier.items()), answer.responses[5:], strict=True):
-            found = response.response_range.kvs
-            if not found:
-                del self._earlier[subnets]
-            elif found[0].mod_revision != record.mod_revision:
-                raise StaleSnapshotError(f"subnet {self._subnets}", f"this host's lease {subnets} has changed since it was read")
 
     def lease(self, answer: rpc.TxnResponse) -> Lease:
         """The lease that was granted."""

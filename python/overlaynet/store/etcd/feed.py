@@ -28,9 +28,6 @@ _PAIRING_S = 0.05
 _STEADY_S = 5.0
 """A stream that lasted so long was a success, even if it brought nothing."""
 
-_READ_AHEAD = 64
-"""How many answers lie here for a listener who is behind; what he has no place for yet etcd holds back."""
-
 _CONFIG, _LEASES, _OWNERS = range(3)
 
 
@@ -52,7 +49,7 @@ class Feed:
             (layout.owners, range_end(layout.owners)),
         )
         self._next = [view.revision + 1] * len(self._ranges)
-        self._answers: asyncio.Queue[_Item] = asyncio.Queue(_READ_AHEAD)
+        self._answers: asyncio.Queue[_Item] = asyncio.Queue()
         self._closed = False
         self._changes: list[Change] = []
         self._touched: dict[Subnets, bool] = {}
@@ -80,9 +77,7 @@ class Feed:
 
     def close(self) -> None:
         """End the changes."""
-        self._closed = True
-        with contextlib.suppress(asyncio.QueueFull):
-            self._answers.put_nowait(None)
+        self._answers.put_nowait(None)
 
     async def _gather(self) -> None:
         """Take in what has come, or wait until something comes or what is held back has waited long enough."""
@@ -107,6 +102,7 @@ class Feed:
 
     def _take_in(self, item: _Item) -> None:
         if item is None:
+            self._closed = True
             return
         if isinstance(item, StoreUnavailableError | HistoryGoneError):
             raise item
@@ -154,7 +150,7 @@ class Feed:
             try:
                 await self._read_stream()
             except HistoryGoneError as gone:
-                await self._answers.put(gone)
+                self._answers.put_nowait(gone)
                 return
             except StoreUnavailableError as error:
                 now = loop.time()
@@ -162,7 +158,7 @@ class Feed:
                     failures, lost_at = 0, now
                 failures += 1
                 if failures > self._client.patience or now - lost_at > etcd.TOTAL_TIMEOUT_S:
-                    await self._answers.put(error)
+                    self._answers.put_nowait(error)
                     return
             await asyncio.sleep(backoff.delay_s(failures))
 
@@ -186,7 +182,7 @@ class Feed:
                 if which is None:
                     continue
                 self._next[which] = max(self._next[which], self._position(answer) + 1)
-                await self._answers.put((which, answer))
+                self._answers.put_nowait((which, answer))
 
     async def _see_that_history_goes_on(self, header: rpc.ResponseHeader) -> None:
         """HistoryGoneError: this is another cluster, or one put back to an earlier state; its watchers would wait in silence."""
