@@ -87,6 +87,8 @@ pub struct Tables {
     encapsulation: Encapsulation,
     peers: Vec<SocketAddr>,
     headers: Vec<Header>,
+    /// The first address of each peer's first subnet, by which the peer itself is reached inside the overlay.
+    hosts: Vec<Option<IpAddr>>,
     by_address: BTreeMap<IpAddr, PeerIndex>,
 }
 
@@ -159,6 +161,10 @@ impl Tables {
         if index == next {
             self.peers.push(endpoint);
             self.headers.push(Header::default());
+            self.hosts.push(subnets.first().map(|subnet| match subnet {
+                IpPrefix::V4(prefix) => prefix.address().into(),
+                IpPrefix::V6(prefix) => prefix.address().into(),
+            }));
         }
         for subnet in subnets {
             match *subnet {
@@ -173,6 +179,24 @@ impl Tables {
     #[must_use]
     pub fn endpoint(&self, peer: PeerIndex) -> Option<SocketAddr> {
         self.peers.get(peer.get()).copied()
+    }
+
+    /// This host's and the peer's own addresses inside the overlay, of one family: between them the two hosts can be told apart
+    /// from what is behind them. A peer's is the first of its subnet, as flannel's hosts have it.
+    #[must_use]
+    pub fn between(&self, index: usize) -> Option<(IpAddr, IpAddr)> {
+        let theirs = (*self.hosts.get(index)?)?;
+        let own = match theirs {
+            IpAddr::V4(_) => self.address_v4?.into(),
+            IpAddr::V6(_) => self.address_v6?.into(),
+        };
+        Some((own, theirs))
+    }
+
+    /// The MTU of the TUN device, in bytes of inner packet.
+    #[must_use]
+    pub fn mtu(&self) -> usize {
+        self.mtu
     }
 
     /// Every peer's endpoint, in the order of the indexes.

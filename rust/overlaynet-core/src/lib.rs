@@ -15,6 +15,7 @@ pub mod forward;
 pub mod netlink;
 pub mod offload;
 pub mod prefix;
+pub mod probe;
 pub mod stats;
 pub mod table;
 pub mod wire;

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use overlaynet_core::encapsulation::{Encapsulation, flow};
 use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, Outgoing, PeerIndex};
-use overlaynet_core::offload::{Gso, MAX_HEADERS_BYTES, Run, Split, VnetHeader, complete_checksum};
+use overlaynet_core::offload::{Gso, MAX_HEADERS_BYTES, Run, Split, VnetHeader, complete_checksum, uncut};
 use overlaynet_core::stats::DropReason;
 use overlaynet_core::wire::checksum::Summing;
+use overlaynet_core::wire::protocol;
 
 use crate::offload::{Offload, Offloads};
 use crate::outbox::{Destination, MORE_SEGMENTS, Outbox, SEGMENTS, Singles};
@@ -234,6 +235,7 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
             segment: len,
             endpoint: None,
             lane: 0,
+            whole: false,
             vnet: VnetHeader::default(),
             peer: 0,
             inner: len,
@@ -299,6 +301,8 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
 struct Sending {
     outbox: Outbox,
     singles: Singles,
+    /// For what was to leave in one piece, and was not taken.
+    parts: Outbox,
     segments: usize,
     plus: Summing,
     /// From when on moments are counted.
@@ -310,6 +314,7 @@ impl Default for Sending {
         Self {
             outbox: Outbox::default(),
             singles: Singles::default(),
+            parts: Outbox::default(),
             segments: MORE_SEGMENTS,
             plus: summing::fastest(),
             begun: Instant::now(),
@@ -335,23 +340,38 @@ impl<P: PacketPort> Way<'_, P> {
             1
         };
         let outside = self.picture.tables.header(to.peer);
+        let bytes = &self.batch[packet.clone()];
+        // The encapsulation stands right before the packet since its way was decided.
+        let piece = Piece {
+            place: Place::Batch,
+            start: packet.start - outside.len(),
+            len: outside.len() + packet.len(),
+        };
         if vnet.gso == Gso::None {
             self.make_room(1, 0)?;
-            // The encapsulation stands right before the packet since its way was decided.
-            let piece = Piece {
-                place: Place::Batch,
-                start: packet.start - outside.len(),
-                len: outside.len() + packet.len(),
-            };
+            let whole = is_tcp(bytes) && self.port.takes(&self.picture.tables, to, bytes, false);
             let outbox = &mut self.sending.outbox;
-            outbox.add_datagram(to, most, packet.len(), &[piece]);
+            if whole {
+                outbox.add_whole(to, VnetHeader::default(), 1, packet.len(), piece);
+            } else {
+                outbox.add_datagram(to, most, packet.len(), &[piece]);
+            }
             return Ok(());
         }
         // It was whole when its way was decided.
-        let Ok(split) = Split::new(&vnet, &self.batch[packet.clone()]) else {
+        let Ok(split) = Split::new(&vnet, bytes) else {
             self.shared.drop_packets(None, DropReason::Malformed, 1);
             return Ok(());
         };
+        if vnet.gso != Gso::Udp && self.port.takes(&self.picture.tables, to, bytes, true) {
+            let inner = bytes.len() + (split.len() - 1) * split.header_len();
+            #[allow(clippy::cast_possible_truncation, reason = "at most MAX_HEADERS_BYTES")]
+            let header_len = split.header_len() as u16;
+            let (vnet, packets) = (VnetHeader { header_len, ..vnet }, split.len());
+            self.make_room(1, 0)?;
+            self.sending.outbox.add_whole(to, vnet, packets, inner, piece);
+            return Ok(());
+        }
         for index in 0..split.len() {
             let header_len = outside.len() + split.header_len();
             self.make_room(2, header_len)?;
@@ -385,9 +405,10 @@ impl<P: PacketPort> Way<'_, P> {
         let Sending {
             outbox,
             singles,
+            parts,
             segments,
             begun,
-            ..
+            plus,
         } = &mut *self.sending;
         let buffers = outbox.buffers(self.batch);
         let messages = outbox.messages();
@@ -403,6 +424,20 @@ impl<P: PacketPort> Way<'_, P> {
             };
             let message = &messages[first];
             first += 1;
+            if message.whole {
+                let piece = outbox.piece(first - 1);
+                take_apart(
+                    self.port,
+                    self.shared,
+                    self.picture,
+                    self.batch,
+                    message,
+                    piece,
+                    parts,
+                    *plus,
+                )?;
+                continue;
+            }
             if message.packets == 1 || !is_about_size(error) {
                 drop_message(self.shared, self.picture, message);
                 continue;
@@ -413,24 +448,91 @@ impl<P: PacketPort> Way<'_, P> {
             give_up(self.shared.offloads(), message, error, segments);
             outbox.single(first - 1, singles);
             let buffers = singles.buffers(buffers);
-            let mut rest = singles.messages();
-            while !rest.is_empty() {
-                let sent = self.port.send(buffers, rest)?;
-                let (taken, after) = rest.split_at(sent.messages);
-                for message in taken {
-                    count(self.shared, self.picture, message);
-                }
-                rest = after;
-                if sent.refused.is_some()
-                    && let Some((message, after)) = rest.split_first()
-                {
-                    drop_message(self.shared, self.picture, message);
-                    rest = after;
-                }
-            }
+            send_each(self.port, self.shared, self.picture, buffers, singles.messages())?;
         }
         outbox.clear();
         Ok(())
+    }
+}
+
+/// Sends messages of one packet each; those that the kernel does not take are dropped.
+fn send_each<P: PacketPort>(
+    port: &mut P,
+    shared: &Shared,
+    picture: &Picture,
+    buffers: Buffers<'_>,
+    mut rest: &[Message],
+) -> io::Result<()> {
+    while !rest.is_empty() {
+        let sent = port.send(buffers, rest)?;
+        let (taken, after) = rest.split_at(sent.messages);
+        for message in taken {
+            count(shared, picture, message);
+        }
+        rest = after;
+        if sent.refused.is_some()
+            && let Some((message, after)) = rest.split_first()
+        {
+            drop_message(shared, picture, message);
+            rest = after;
+        }
+    }
+    Ok(())
+}
+
+/// Sends the packets of a message that was to leave in one piece, which lies at `piece`, one by one.
+#[allow(clippy::too_many_arguments, reason = "what a flush has in its hands")]
+fn take_apart<P: PacketPort>(
+    port: &mut P,
+    shared: &Shared,
+    picture: &Picture,
+    batch: &[u8],
+    message: &Message,
+    piece: Piece,
+    parts: &mut Outbox,
+    plus: Summing,
+) -> io::Result<()> {
+    let Some(endpoint) = message.endpoint else {
+        return Ok(());
+    };
+    let (peer, lane) = (message.peer, message.lane);
+    let to = Destination { peer, endpoint, lane };
+    let outside = picture.tables.header(peer);
+    let start = piece.start + outside.len();
+    let packet = &batch[start..piece.start + piece.len];
+    let Ok(split) = Split::new(&message.vnet, packet) else {
+        parts.add_datagram(to, 1, packet.len(), &[piece]);
+        send_each(port, shared, picture, parts.buffers(batch), parts.messages())?;
+        parts.clear();
+        return Ok(());
+    };
+    for index in 0..split.len() {
+        let header_len = outside.len() + split.header_len();
+        if !parts.has_room(2, header_len) {
+            send_each(port, shared, picture, parts.buffers(batch), parts.messages())?;
+            parts.clear();
+        }
+        let (header, bytes) = parts.header(header_len);
+        let (before, header_bytes) = bytes.split_at_mut(outside.len());
+        before.copy_from_slice(outside);
+        let part = split.emit(index, header_bytes, plus);
+        let payload = Piece {
+            place: Place::Batch,
+            start: start + part.start,
+            len: part.len(),
+        };
+        parts.add_datagram(to, 1, split.header_len() + payload.len, &[header, payload]);
+    }
+    send_each(port, shared, picture, parts.buffers(batch), parts.messages())?;
+    parts.clear();
+    Ok(())
+}
+
+fn is_tcp(packet: &[u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => packet.get(9) == Some(&protocol::TCP),
+        Some(6) => packet.get(6) == Some(&protocol::TCP),
+        _ => false,
     }
 }
 
@@ -556,6 +658,11 @@ impl<P: PacketPort> Joining<'_, P> {
             start: packet.start,
             len: packet.len(),
         };
+        if packet.len() > self.way.picture.tables.mtu()
+            && let Some(vnet) = uncut(bytes)
+        {
+            return self.deliver_uncut(peer, vnet, piece);
+        }
         self.way.sending.outbox.add_packet(peer, piece);
         let offloads = self.way.shared.offloads();
         let (tcp, udp) = (offloads.has(Offload::Tso), offloads.has(Offload::Uso));
@@ -567,6 +674,32 @@ impl<P: PacketPort> Joining<'_, P> {
                     first: packet,
                     peer,
                 });
+        }
+        Ok(())
+    }
+
+    /// Puts a super-packet into the outbox that came as one; where the TUN takes none, its packets.
+    fn deliver_uncut(&mut self, peer: usize, vnet: VnetHeader, piece: Piece) -> io::Result<()> {
+        if self.way.shared.offloads().has(Offload::Tso) {
+            self.way.sending.outbox.add_super(peer, vnet, piece);
+            return Ok(());
+        }
+        let packet = &self.way.batch[piece.start..piece.start + piece.len];
+        let Ok(split) = Split::new(&vnet, packet) else {
+            self.way.shared.drop_packets(None, DropReason::Malformed, 1);
+            return Ok(());
+        };
+        for index in 0..split.len() {
+            self.way.make_room(2, split.header_len())?;
+            let Sending { outbox, plus, .. } = &mut *self.way.sending;
+            let (header, bytes) = outbox.header(split.header_len());
+            let part = split.emit(index, bytes, *plus);
+            let payload = Piece {
+                place: Place::Batch,
+                start: piece.start + part.start,
+                len: part.len(),
+            };
+            outbox.add_parts(peer, [header, payload]);
         }
         Ok(())
     }

@@ -106,7 +106,8 @@ impl Outbox {
         let first = self.pieces.len();
         self.pieces.extend_from_slice(pieces);
         if let Some(last) = self.messages.last_mut() {
-            let is_open = last.peer == to.peer
+            let is_open = !last.whole
+                && last.peer == to.peer
                 && last.lane == to.lane
                 && last.packets < most
                 && last.len == last.packets * last.segment
@@ -127,7 +128,33 @@ impl Outbox {
             segment: len,
             endpoint: Some(to.endpoint),
             lane: to.lane,
+            whole: false,
             vnet: VnetHeader::default(),
+            peer: to.peer,
+            inner,
+        });
+    }
+
+    /// Adds a packet that leaves in one piece as a message of its own; it stands for `packets` of `inner` bytes together.
+    pub fn add_whole(
+        &mut self,
+        to: Destination,
+        vnet: VnetHeader,
+        packets: usize,
+        inner: usize,
+        piece: Piece,
+    ) {
+        let first = self.pieces.len();
+        self.pieces.push(piece);
+        self.messages.push(Message {
+            pieces: first..first + 1,
+            len: piece.len,
+            packets,
+            segment: piece.len,
+            endpoint: Some(to.endpoint),
+            lane: to.lane,
+            whole: true,
+            vnet,
             peer: to.peer,
             inner,
         });
@@ -144,10 +171,37 @@ impl Outbox {
             segment: piece.len,
             endpoint: None,
             lane: 0,
+            whole: false,
             vnet: VnetHeader::default(),
             peer,
             inner: piece.len,
         });
+    }
+
+    /// Adds a super-packet that goes to a TUN as it is.
+    pub fn add_super(&mut self, peer: usize, vnet: VnetHeader, piece: Piece) {
+        self.add_packet(peer, piece);
+        if let Some(last) = self.messages.last_mut() {
+            last.vnet = vnet;
+        }
+    }
+
+    /// Adds a packet that goes to a TUN, in two pieces.
+    pub fn add_parts(&mut self, peer: usize, [header, payload]: [Piece; 2]) {
+        self.add_packet(peer, header);
+        self.pieces.push(payload);
+        if let Some(last) = self.messages.last_mut() {
+            last.pieces.end += 1;
+            last.len += payload.len;
+            last.segment = last.len;
+            last.inner = last.len;
+        }
+    }
+
+    /// The first piece of the message at `at`.
+    #[must_use]
+    pub fn piece(&self, at: usize) -> Piece {
+        self.pieces[self.messages[at].pieces.start]
     }
 
     /// Puts `header` before the payload of the last message's only packet, whose own headers are as long.

@@ -6,7 +6,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use overlaynet_core::forward::Tables;
 use overlaynet_core::offload::VnetHeader;
+
+use crate::outbox::Destination;
 
 /// The longest packet, in bytes: the most that an IPv4 length field can say, and one more so that nothing is cut unseen.
 pub const PACKET_BYTES: usize = 65_536;
@@ -167,6 +170,8 @@ pub struct Message {
     pub endpoint: Option<SocketAddr>,
     /// A number that is equal for all packets of a flow: what the datagrams' source port depends on.
     pub lane: usize,
+    /// Whether it goes out in one piece, to be cut below as `vnet` says.
+    pub whole: bool,
     /// What the TUN is told.
     pub vnet: VnetHeader,
     /// Whose packets they are: an index of the tables.
@@ -227,6 +232,13 @@ pub trait PacketPort {
     fn path_payload(&mut self, endpoint: SocketAddr) -> Option<usize> {
         let _ = endpoint;
         None
+    }
+
+    /// Whether `packet`, which has its encapsulation before it, may be sent to the peer in one piece: a TCP super-packet, or a single
+    /// packet of TCP. Only for what is sent at once.
+    fn takes(&mut self, tables: &Tables, to: Destination, packet: &[u8], is_super: bool) -> bool {
+        let _ = (tables, to, packet, is_super);
+        false
     }
 
     /// Sends `messages` in order, up to the first that the system refuses.

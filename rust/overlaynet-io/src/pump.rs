@@ -15,8 +15,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::engine::Engine;
 use crate::offload::{Offload, Offloads};
 use crate::shared::Shared;
+use crate::shortcut::Report;
 use crate::tun::Tun;
 use crate::udp::Udp;
+use crate::underlay::Underlay;
 
 /// How long the thread looks for more packets before it sleeps: about the way through a peer's stack and back.
 const POLLING: Duration = Duration::from_micros(40);
@@ -38,11 +40,12 @@ const BULK_LASTS: Duration = Duration::from_millis(2);
 const CONTENDED: Duration = Duration::from_millis(50);
 const CONTENDED_MOST: Duration = Duration::from_secs(2);
 
-/// A TUN device and a UDP socket, and the thread between them while it runs.
+/// A TUN device and UDP sockets, with a TAP perhaps, and the thread between them while it runs.
 pub struct Pump {
     shared: Arc<Shared>,
+    report: Option<Arc<Report>>,
     wake: Arc<OwnedFd>,
-    engine: Option<Engine<Tun, Udp>>,
+    engine: Option<Engine<Tun, Underlay>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -51,15 +54,17 @@ impl Pump {
     ///
     /// # Errors
     /// There is no descriptor left for its wake-up.
-    pub fn new(tun: Tun, udp: Udp, offloads: Arc<Offloads>) -> io::Result<Self> {
+    pub fn new(tun: Tun, underlay: Underlay, offloads: Arc<Offloads>) -> io::Result<Self> {
         if thread::available_parallelism().is_ok_and(|count| count.get() < POLLING_PROCESSORS) {
             offloads.rule_out(Offload::Poll);
         }
         let shared = Arc::new(Shared::new(offloads));
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let engine = Some(Engine::new(tun, udp, Udp::batch(), Arc::clone(&shared)));
+        let report = underlay.report().cloned();
+        let engine = Some(Engine::new(tun, underlay, Udp::batch(), Arc::clone(&shared)));
         Ok(Self {
             shared,
+            report,
             wake,
             engine,
             thread: None,
@@ -70,6 +75,12 @@ impl Pump {
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// What an operator is told of the TAP, if there is to be one.
+    #[must_use]
+    pub fn report(&self) -> Option<&Arc<Report>> {
+        self.report.as_ref()
     }
 
     /// Whether the thread runs.
@@ -126,7 +137,7 @@ fn watched(shared: &Shared, body: impl FnOnce() -> io::Result<()>) {
     }
 }
 
-fn run(engine: &mut Engine<Tun, Udp>, wake: &OwnedFd) -> io::Result<()> {
+fn run(engine: &mut Engine<Tun, Underlay>, wake: &OwnedFd) -> io::Result<()> {
     let mut patience = Patience::default();
     while !engine.shared.is_stopping() {
         if engine.turn()? {
@@ -191,7 +202,7 @@ impl Patience {
 }
 
 /// Waits until there is something on a port, or to stop.
-fn sleep(engine: &Engine<Tun, Udp>, wake: &OwnedFd) -> io::Result<()> {
+fn sleep(engine: &Engine<Tun, Underlay>, wake: &OwnedFd) -> io::Result<()> {
     let wait = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
     let mut sockets = engine.udp.listening();
     let (tun, wake) = (engine.tun.as_fd(), wake.as_fd());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::offload::{Offload, Offloads};
 use crate::outbox::{MESSAGES, PIECES};
 use crate::port::{Batch, Buffers, HEADROOM_BYTES, Message, PACKET_BYTES, PacketPort, Sent, Slot};
+use crate::shortcut::Source;
 
 /// The socket buffers asked for, in bytes: some milliseconds of traffic at 10 Gbit/s.
 pub const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
@@ -28,6 +29,8 @@ const CONTROL_WORDS: usize = 8;
 struct Sockets {
     listening: UdpSocket,
     lanes: Vec<UdpSocket>,
+    /// Where datagrams come from, at the place of their lane.
+    sources: Vec<Source>,
 }
 
 impl Sockets {
@@ -47,12 +50,17 @@ impl Sockets {
         let mut sockets = Self {
             listening,
             lanes: Vec::with_capacity(lanes),
+            sources: Vec::with_capacity(lanes.max(1)),
         };
         for _ in 0..lanes {
             let socket = bind(SocketAddr::new(address.ip(), 0))?;
             // Nobody has reason to send to it: the kernel's least is enough for who does.
             let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 0);
+            sockets.sources.push(source_of(&socket)?);
             sockets.lanes.push(socket);
+        }
+        if lanes == 0 {
+            sockets.sources.push(source_of(&sockets.listening)?);
         }
         Ok(sockets)
     }
@@ -63,6 +71,18 @@ impl Sockets {
             count => &self.lanes[lane % count],
         }
     }
+}
+
+/// Where datagrams of the socket come from, and with which TTL or hop limit.
+fn source_of(socket: &UdpSocket) -> io::Result<Source> {
+    let address = socket.local_addr()?;
+    let (level, option) = if address.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_TTL)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+    };
+    let ttl = u8::try_from(option_of(socket, level, option)?).unwrap_or(u8::MAX);
+    Ok(Source { address, ttl })
 }
 
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -140,6 +160,22 @@ impl Udp {
     fn sender(&self, endpoint: Option<SocketAddr>, lane: usize) -> Option<libc::c_int> {
         let sockets = if endpoint?.is_ipv4() { &self.v4 } else { &self.v6 };
         Some(sockets.as_ref()?.sender(lane).as_raw_fd())
+    }
+
+    /// Where datagrams of `lane` to `endpoint` come from.
+    #[must_use]
+    pub fn source(&self, endpoint: SocketAddr, lane: usize) -> Option<Source> {
+        let sockets = if endpoint.is_ipv4() { &self.v4 } else { &self.v6 };
+        let sources = &sockets.as_ref()?.sources;
+        Some(sources[lane % sources.len()])
+    }
+
+    /// Sends a single datagram, of which nobody minds whether it leaves.
+    pub fn send_one(&self, datagram: &[u8], endpoint: SocketAddr, lane: usize) {
+        let sockets = if endpoint.is_ipv4() { &self.v4 } else { &self.v6 };
+        if let Some(sockets) = sockets {
+            let _ = sockets.sender(lane).send_to(datagram, endpoint);
+        }
     }
 
     /// A batch in which everything that one call receives has its place.
@@ -320,12 +356,17 @@ fn route_mtu(endpoint: SocketAddr) -> io::Result<usize> {
     // Only a connected socket can be asked.
     let probe = UdpSocket::bind(any)?;
     probe.connect(endpoint)?;
+    let value = option_of(&probe, level, option)?;
+    usize::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn option_of(socket: &UdpSocket, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `value`; both live across the call.
     let result = unsafe {
         libc::getsockopt(
-            probe.as_raw_fd(),
+            socket.as_raw_fd(),
             level,
             option,
             (&raw mut value).cast(),
@@ -335,7 +376,7 @@ fn route_mtu(endpoint: SocketAddr) -> io::Result<usize> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    usize::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+    Ok(value)
 }
 
 impl PacketPort for Udp {

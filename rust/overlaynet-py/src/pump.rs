@@ -12,6 +12,7 @@ use overlaynet_io::offload::{Offload, Offloads};
 use overlaynet_io::pump;
 use overlaynet_io::tun::Tun;
 use overlaynet_io::udp::Udp;
+use overlaynet_io::underlay::Underlay;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -38,7 +39,7 @@ impl Pump {
 #[pymethods]
 impl Pump {
     #[new]
-    #[pyo3(signature = (*, tun, bind, mtu, offloads, spread=false))]
+    #[pyo3(signature = (*, tun, bind, mtu, offloads, spread=false, tap=None))]
     fn new(
         py: Python<'_>,
         tun: &str,
@@ -46,6 +47,7 @@ impl Pump {
         mtu: usize,
         offloads: Vec<String>,
         spread: bool,
+        tap: Option<String>,
     ) -> PyResult<Self> {
         let addresses = bind
             .iter()
@@ -63,7 +65,8 @@ impl Pump {
         let socket = py
             .detach(|| Udp::bind(&addresses, lanes, &offloads))
             .map_err(|why| error::dataplane("bind", &format!("UDP {why}")))?;
-        let pump = pump::Pump::new(device, socket, offloads)
+        let underlay = py.detach(|| Underlay::new(socket, tap));
+        let pump = pump::Pump::new(device, underlay, offloads)
             .map_err(|why| error::dataplane("open", &format!("eventfd: {why}")))?;
         Ok(Self {
             pump: Mutex::new(pump),
@@ -131,6 +134,12 @@ impl Pump {
             peers.set_item(address.to_string(), peer)?;
         }
         counters.set_item("peers", peers)?;
+        if let Some(report) = py.detach(|| self.locked().report().cloned()) {
+            let tap = PyDict::new(py);
+            tap.set_item("super_packets", report.frames.value())?;
+            tap.set_item("fallbacks", report.fallbacks.value())?;
+            counters.set_item("tap", tap)?;
+        }
         Ok(counters)
     }
 
@@ -140,6 +149,13 @@ impl Pump {
         for offload in Offload::ALL {
             states.set_item(offload.name(), shared.offloads().state(offload).to_string())?;
         }
+        let report = py.detach(|| self.locked().report().cloned());
+        let peers = shared.peers();
+        let tap = report.map_or_else(
+            || "off".to_owned(),
+            |report| report.state(|peer| peers.contains_key(peer)),
+        );
+        states.set_item("tap", tap)?;
         Ok(states)
     }
 }

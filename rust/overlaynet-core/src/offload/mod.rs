@@ -9,14 +9,20 @@
 //! count on; FIN and PSH stay with the last packet and CWR with the first. A packet joins a run only if splitting the result would
 //! give the same packets again (except for the identifications of IPv4 packets that may not be fragmented, which mean nothing by
 //! RFC 6864), and only if its own checksum is right: a wrong one is never replaced by a right one.
+//!
+//! [`Outer`] is what stands before a super-packet that leaves in a UDP tunnel uncut, and [`uncut`] knows one that came so.
 mod layout;
 mod run;
 mod split;
+mod tunnel;
+mod uncut;
 mod vnet;
 
 pub use layout::MAX_HEADERS_BYTES;
 pub use run::Run;
 pub use split::{Split, SplitError, complete_checksum};
+pub use tunnel::{OUTER_BYTES, Outer, TUNNEL_HEADER_BYTES};
+pub use uncut::uncut;
 pub use vnet::{Gso, VNET_HEADER_BYTES, VnetHeader};
 
 #[cfg(test)]
