@@ -630,7 +630,14 @@ class Pump:
     """
 
     def __new__(
-        cls, *, tun: str, bind: Sequence[tuple[str, int]], mtu: int, offloads: Sequence[str], spread: bool = False
+        cls,
+        *,
+        tun: str,
+        bind: Sequence[tuple[str, int]],
+        mtu: int,
+        offloads: Sequence[str],
+        spread: bool = False,
+        tap: str | None = None,
     ) -> Self:
         """Attach to the TUN device `tun`, which exists, and bind a UDP socket for each family; `mtu` is the device's, in bytes.
 
@@ -638,6 +645,9 @@ class Pump:
 
         `offloads` are those that may be used: `tso`, `uso`, `gso`, `gro`, `batch`, `poll`. DataplaneError: the device or the
         address cannot be had, or there is no such offload.
+
+        With `tap`, the name of a TAP device from which this host forwards, TCP super-packets of VXLAN peers leave whole through
+        it while it is there and echo requests to the peer through it are answered.
         """
 
     def configure(
@@ -675,11 +685,14 @@ class Pump:
 
     def counters(self) -> dict[str, Any]:
         """Packets and bytes (`tx_packets`, `tx_bytes`, `rx_packets`, `rx_bytes`), `drops` by reason, and the same for each of
-        `peers` by public address. Bytes are those of inner packets.
+        `peers` by public address. Bytes are those of inner packets. With a TAP also `tap`: `super_packets` that left through it,
+        and `fallbacks`, how often it was left while they did.
         """
 
     def offloads(self) -> dict[str, str]:
-        """How it stands with each offload: `on`, `off`, `missing: ` or `given up: ` with the system's reason."""
+        """How it stands with each offload and with `tap`: `on`, `off`, `missing: ` or `given up: ` with the system's reason, and
+        `given up for ` with a peer's address and what is known of the reason.
+        """
 
 def flood(*, to: tuple[str, int], payload: int, seconds: float, most: int) -> int:
     """How many numbered datagrams of `payload` bytes the system took for `to`, sent as fast as it does, for so long or so many.

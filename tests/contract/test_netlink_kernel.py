@@ -68,6 +68,15 @@ async def test_packets_for_a_tun_wait_in_no_queue_before_its_own(world: RealWorl
     assert world.run("qdisc show dev ovl-udp", program="tc").split()[:2] == ["qdisc", "noqueue"]
 
 
+async def test_tap_device_carries_frames_and_is_known_again(world: RealWorld) -> None:
+    tap = TunLink("ovl-tap", Mtu(1500), 1000, ethernet=True)
+    assert await errnos(world, Put(tap)) == [None]
+    assert "link/ether" in world.run("link show dev ovl-tap")
+    assert await state(world) == [describe(tap)]
+    assert await errnos(world, Delete(tap)) == [None]
+    assert await state(world) == []
+
+
 async def test_devices_get_no_link_local_address(world: RealWorld) -> None:
     assert await errnos(world, Put(VXLAN), Put(TunLink("ovl-udp", Mtu(1400)))) == [None] * 2
     for name in ("ovl.1", "ovl-udp"):

@@ -17,7 +17,7 @@ from overlaynet.lab.lab import Lab
 from overlaynet.lab.system import enter
 from overlaynet.model.kernel import ROUTE_PROTOCOL
 
-OURS = re.compile(rf"\bovl6?\.\d|\bovl-udp\b|proto {ROUTE_PROTOCOL}\b")
+OURS = re.compile(rf"\bovl6?\.\d|\bovl-udp\b|\bovl-vxlan\b|\bovl-tap\b|proto {ROUTE_PROTOCOL}\b")
 """In a line of `ip` or `bridge`: one of our links, or our routes' protocol."""
 
 _VIEWS = (

@@ -1,4 +1,4 @@
-"""User-space vxlan whose TCP super-packets leave whole through a TAP: to a kernel VTEP and to an engine, and when they do not arrive.
+"""User-space vxlan whose TCP super-packets leave whole through a TAP, to kernel VTEPs and to engines, while they arrive.
 
 a 192.0.2.1, 2001:db8::1                     b 192.0.2.2, 2001:db8::2
 TUN tun0 10.9.1.0, fd00:9:1::                vx4 10.9.2.0, vx6 fd00:9:2::, or TUN tun0 with both
@@ -14,14 +14,20 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from overlaynet.control.client import ask
+from overlaynet.lab import lab as labs
+from overlaynet.lab import traffic
+from overlaynet.lab.lab import Lab
 from overlaynet.lab.system import delete_namespaces, enter, namespaces
+from overlaynet.lab.topology import Plan, plan_lab
 from overlaynet.model.dataplane import OFFLOADS
 
+from tests.lab.conftest import lab_name
 from tests.lab.pump_hosts import Host, ping, until
 
 OURS = re.compile(r"ovt-tap([0-9]+)-[ab]")
@@ -266,3 +272,47 @@ def test_device_that_is_deleted_and_made_again_under_traffic(pair: Pair) -> None
         until("not taken again", lambda: pair.counted()["super_packets"] > before + 100)
         assert pair.tap() == "on"
         assert client.poll() is None
+
+
+ASKED = ("--vxlan-mode", "user", "--offload", "default,tap")
+
+
+@pytest.fixture(scope="module")
+def lab(bring_up: Callable[[Plan], labs.Lab]) -> labs.Lab:
+    return bring_up(plan_lab(lab_name("vxtap"), hosts=2, backend="vxlan", daemon_flags=ASKED))
+
+
+def told(lab: Lab, host: str) -> dict[str, Any]:
+    member = next(one for one in lab.plan.hosts if one.name == host)
+    counters = ask(lab.files.host(member).run, "status")["status"]["counters"]
+    assert isinstance(counters, dict)
+    return counters
+
+
+def links(lab: Lab, host: str) -> set[str]:
+    return {link["ifname"] for link in json.loads(lab.run(host, "ip", "-j", "link").stdout)}
+
+
+def test_daemon_keeps_the_tap_that_is_asked_for_and_removes_it_when_it_is_not(lab: Lab) -> None:
+    assert traffic.tcp_gbit_s(lab, "pod1", "pod2", seconds=1) > 0.05
+    counters = told(lab, "host1")
+    assert counters["offloads"]["tap"] == "on"
+    assert counters["tap"]["super_packets"] > 10
+
+    assert lab.run("host1", "ip", "link", "delete", TAP).returncode == 0
+    until("the daemon does not make it again", lambda: TAP in links(lab, "host1"))
+    before = counters["tap"]["super_packets"]
+
+    def carried() -> bool:
+        assert traffic.tcp_gbit_s(lab, "pod1", "pod2", seconds=1) > 0.05
+        return bool(told(lab, "host1")["tap"]["super_packets"] > before + 10)
+
+    until("it is not used again", carried)
+
+    host = lab.plan.hosts[0]
+    lab.stop_daemon(host)
+    assert TAP in links(lab, "host1")
+    Lab(replace(lab.plan, daemon_flags=("--vxlan-mode", "user")), lab.store).start_daemons([host])
+    until("it stays", lambda: TAP not in links(lab, "host1"))
+    until("its state is not off", lambda: told(lab, "host1")["offloads"]["tap"] == "off")
+    assert traffic.tcp_gbit_s(lab, "pod1", "pod2", seconds=1) > 0.05

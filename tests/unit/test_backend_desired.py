@@ -361,6 +361,22 @@ def test_vxlan_in_user_space_has_one_device_and_the_engine_knows_every_vtep() ->
     assert attributes(network(text), host) == attributes(network(DUAL.replace(b"TYPE", b"vxlan")), host)
 
 
+def test_tap_that_is_asked_for_may_forward_frames_of_this_host() -> None:
+    asked = lines(network(VXLAN), peer(7), vxlan_mode="user", vxlan_tap=True)
+    plain = lines(network(VXLAN), peer(7), vxlan_mode="user")
+    assert sorted(set(asked.splitlines()) - set(plain.splitlines())) == [
+        "address 10.5.1.0/32 dev ovl-tap",
+        "link ovl-tap tap mtu 1500 txqueuelen 1000",
+        "sysctl net/ipv4/conf/ovl-tap/accept_local = 1",
+        "sysctl net/ipv4/conf/ovl-tap/forwarding = 1",
+        "sysctl net/ipv4/conf/ovl-tap/rp_filter = 0",
+    ]
+    state = desired(network(VXLAN), settings(vxlan_mode="user", vxlan_tap=True), OWN, (peer(7),), UNDERLAY)
+    assert state.pump is not None
+    assert state.pump.tap == "ovl-tap"
+    assert "ovl-tap" not in lines(network(VXLAN), peer(7), vxlan_mode="kernel", vxlan_tap=True)
+
+
 def test_a_host_chooses_who_carries_its_frames() -> None:
     by_engine = desired(network(VXLAN), settings(vxlan_mode="user"), OWN, (peer(7),), UNDERLAY)
     assert by_engine.pump is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from overlaynet.daemon import preflight
-from overlaynet.daemon.preflight import check_network, check_rights
+from overlaynet.daemon.preflight import check_network, check_rights, tap_obstacles
 from overlaynet.errors import ConfigError, KernelPermissionError
 from overlaynet.kernel.fake import FakeKernel
 from overlaynet.model.addresses import Address, Mtu
@@ -108,3 +108,24 @@ async def test_link_whose_mtu_is_too_small_is_named_where_the_network_names_no_m
     with pytest.raises(ConfigError, match=r"--iface: 'eth0': its MTU, 100, leaves 50 bytes for IPv4, which needs 68"):
         await check_network(b'{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}', HOST, small)
     assert looked == []
+
+
+@pytest.mark.parametrize(
+    ("release", "rp_filter", "named"),
+    [
+        ("6.17.0-1-amd64", "0", []),
+        ("7.0", "2", []),
+        ("6.16.12", "0", ["needs Linux 6.17, this is 6.16.12"]),
+        ("5.10.0-30", "1", ["needs Linux 6.17", "rp_filter is 1 (strict)"]),
+        ("6.18.1", None, []),
+    ],
+)
+def test_what_keeps_a_tap_from_use_is_said_beforehand(
+    tmp_path: Path, release: str, rp_filter: str | None, named: list[str]
+) -> None:
+    if rp_filter is not None:
+        (tmp_path / "ipv4/conf/all").mkdir(parents=True)
+        (tmp_path / "ipv4/conf/all/rp_filter").write_text(f"{rp_filter}\n")
+    found = tap_obstacles(release, tmp_path)
+    assert len(found) == len(named)
+    assert all(part in text for part, text in zip(named, found, strict=True))

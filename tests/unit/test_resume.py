@@ -42,6 +42,7 @@ VXLAN = PumpConfig(
     addresses=(IPv4Address("10.1.1.0"),),
     peers=(PumpPeer((IPv4Network("10.1.2.0/24"),), IPv4Address("192.0.2.2"), 8472, MAC),),
     vteps=Vteps(Vni(1), MAC, MAC),
+    tap="ovl-tap",
 )
 WORDS = ("sqlite:///x", "eth0")
 

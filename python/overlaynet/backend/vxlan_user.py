@@ -2,6 +2,9 @@
 
 What a host publishes and what it accepts from peers is the kernel backend's, so that both kinds of host meet in one network. The
 kernel's part is one route for each family of the network, whoever the peers are; VTEPs and subnets are the engine's table.
+
+With a TAP device whole frames come from it, outer headers included, as if from a neighbour, and the host forwards them to the
+underlay. Their source is this host itself, which a host takes for forged unless it is told otherwise.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ from dataclasses import dataclass, replace
 from overlaynet.backend.host import host_objects, local_address, own_subnet, route_metric
 from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
 from overlaynet.backend.vxlan import VxlanBackend, vtep_mac
-from overlaynet.model.addresses import Family
+from overlaynet.model.addresses import Family, Prefix
 from overlaynet.model.dataplane import PumpConfig, PumpPeer, Vteps
 from overlaynet.model.kernel import KernelObject, LinkAddress, Route, Sysctl, TunLink, Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes
 from overlaynet.model.network import VxlanOptions
 
 TUN_NAME = "ovl-vxlan"
+
+TAP_NAME = "ovl-tap"
+"""The device from which the host forwards the engine's whole super-packets, where that is asked for."""
 
 _QUEUE_PACKETS = 1_000
 
@@ -53,6 +59,9 @@ class UserVxlanBackend:
                 local.append(subnet)
                 objects.append(LinkAddress(TUN_NAME, subnet.network_address))
                 objects.append(Route(half.network, link=TUN_NAME, metric=route_metric(half.family)))
+        tap = TAP_NAME if host.vxlan_tap and local else None
+        if tap is not None:
+            objects += _tap(underlay, tuple(local))
         warnings = []
         if self.options.gbp:
             warnings.append("Backend.GBP is ignored: the packet engine carries no group policies")
@@ -66,6 +75,7 @@ class UserVxlanBackend:
             mtu=mtu,
             local=tuple(local),
             addresses=tuple(subnet.network_address for subnet in local),
+            tap=tap,
             vteps=Vteps(vni, vtep_mac(host, vni, Family.IPV4), vtep_mac(host, vni, Family.IPV6)),
         )
         return Base(tuple(objects), mtu, pump if local else None, tuple(warnings))
@@ -102,3 +112,15 @@ class UserVxlanBackend:
                 if subnet is not None and not isinstance(vtep, Refused):
                     table.append(PumpPeer((subnet,), vtep.address, self.options.port, vtep.mac))
         return replace(base.pump, peers=tuple(sorted(table, key=lambda peer: peer.order)))
+
+
+def _tap(underlay: Underlay, local: tuple[Prefix, ...]) -> list[KernelObject]:
+    """The TAP device, and what lets the host forward IPv4 from it (net/ipv4/fib_frontend.c, fib_validate_source).
+
+    A loose reverse path filter in `all`, which ours cannot lower, lets pass what comes in on a link with an address of its own.
+    """
+    settings = {"accept_local": "1", "rp_filter": "0", "forwarding": "1"}
+    objects: list[KernelObject] = [TunLink(TAP_NAME, underlay.mtu, _QUEUE_PACKETS, ethernet=True)]
+    objects += [Sysctl(f"ipv4/conf/{TAP_NAME}/{name}", value, link=TAP_NAME) for name, value in settings.items()]
+    objects += [LinkAddress(TAP_NAME, subnet.network_address) for subnet in local if Family.of(subnet) is Family.IPV4]
+    return objects

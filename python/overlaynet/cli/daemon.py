@@ -45,7 +45,7 @@ _BOOLEANS = ("release-on-exit", "ip-forward", "next-hops")
     default=",".join(OFFLOADS),
     show_default=True,
     metavar="LIST",
-    help="What the packet engine may do in bulk, or none.",
+    help="What the packet engine may do in bulk, or none; default,tap for a TAP besides.",
 )
 @flag(
     "vxlan-mode",

@@ -16,7 +16,7 @@ from overlaynet.daemon.health import Health, serving_health
 from overlaynet.daemon.instance import claim_namespace
 from overlaynet.daemon.logs import set_up_logs
 from overlaynet.daemon.notify import notify
-from overlaynet.daemon.preflight import check_network, check_rights
+from overlaynet.daemon.preflight import check_network, check_rights, tap_obstacles
 from overlaynet.daemon.resume import ENGINE, Resumed, resume_words
 from overlaynet.daemon.settings import Settings
 from overlaynet.daemon.state import (
@@ -32,6 +32,7 @@ from overlaynet.dataplane.pump import UdpEngine
 from overlaynet.errors import ConfigError, HostIdInUseError, OverlaynetError, StoreDataError, StoreUnavailableError
 from overlaynet.kernel.interfaces import ChosenUnderlay, Selection, choose_underlay
 from overlaynet.kernel.netlink import NetlinkKernel
+from overlaynet.model.dataplane import TAP
 from overlaynet.model.host import HostSettings
 from overlaynet.model.kept import Kept
 from overlaynet.model.lease import HostId, Subnets
@@ -51,6 +52,8 @@ def run_daemon(settings: Settings, resumed: Resumed) -> None:
     elif resumed.engine.config is not None:
         log.info("the packet engine goes on from the last run", peers=len(resumed.engine.config.peers))
     check_rights()
+    for why in tap_obstacles() if TAP in settings.offloads else ():
+        log.warning("the TAP that --offload asks for is of no use here", why=why)
     store = open_store(settings.store)
     with claim_namespace():
         asyncio.run(_run(settings, store, resumed.engine))
@@ -153,6 +156,7 @@ def _host_settings(settings: Settings, host: HostId, underlay: ChosenUnderlay, s
         previous=_previous(settings.subnet_file),
         enable_forwarding=settings.ip_forward,
         vxlan_mode=settings.vxlan_mode,
+        vxlan_tap=TAP in settings.offloads,
         store=store,
     )
 

@@ -7,6 +7,7 @@ looked at once, at the start: what goes wrong later is reported and waited out.
 from __future__ import annotations
 
 import errno
+import platform
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from overlaynet.model.network import parse_network
 from overlaynet.reconcile.serving import check_servable
 
 _CAP_NET_ADMIN = 12  # include/uapi/linux/capability.h
+_TAP_LINUX = (6, 17)
 
 
 def check_rights(status: Path = Path("/proc/self/status")) -> None:
@@ -28,6 +30,20 @@ def check_rights(status: Path = Path("/proc/self/status")) -> None:
     if found is not None and not int(found[1], 16) >> _CAP_NET_ADMIN & 1:
         why = "the process needs CAP_NET_ADMIN: run it as root, or by a service unit that grants it"
         raise KernelPermissionError(errno.EPERM, "change", "this network namespace", why)
+
+
+def tap_obstacles(release: str = platform.release(), sysctls: Path = Path("/proc/sys/net")) -> list[str]:
+    """What on this host keeps whole super-packets from leaving through a TAP, as far as it can be told beforehand."""
+    found = []
+    version = re.match(r"([0-9]+)\.([0-9]+)", release)
+    if version is not None and (int(version[1]), int(version[2])) < _TAP_LINUX:
+        found.append(f"UDP tunnel segmentation needs Linux {_TAP_LINUX[0]}.{_TAP_LINUX[1]}, this is {release}")
+    try:
+        if (sysctls / "ipv4/conf/all/rp_filter").read_text().strip() == "1":
+            found.append("net.ipv4.conf.all.rp_filter is 1 (strict), which drops what a TAP forwards: set it to 0 or 2")
+    except OSError:
+        pass  # without IPv4 it drops nothing
+    return found
 
 
 async def check_network(text: bytes | None, settings: HostSettings, kernel: Kernel) -> None:

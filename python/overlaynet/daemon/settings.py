@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from overlaynet.errors import ConfigError
-from overlaynet.model.dataplane import OFFLOADS, SourceCheck
+from overlaynet.model.dataplane import OFFLOADS, TAP, SourceCheck
 from overlaynet.store.location import StoreLocation
 
 DEFAULT_TTL_S = 86_400.0
@@ -71,12 +71,18 @@ def parse_span(flag: str, text: str, *, unit: str = "") -> float:
 
 
 def parse_offloads(text: str) -> tuple[str, ...]:
-    """The offloads in a list such as `tso,gso`, or none of them for `none`. ConfigError: there is no such offload."""
-    names = () if text.strip() == "none" else tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in OFFLOADS:
-            raise ConfigError("--offload", text, f"must be none, or some of {','.join(OFFLOADS)}")
-    return names
+    """The offloads in a list such as `tso,gso`, or none of them for `none`; `default` in it stands for those that are used if
+    nothing is said. ConfigError: there is no such offload.
+    """
+    names: list[str] = []
+    for name in [] if text.strip() == "none" else text.split(","):
+        if name.strip() == "default":
+            names += OFFLOADS
+        elif name.strip() in (*OFFLOADS, TAP):
+            names.append(name.strip())
+        else:
+            raise ConfigError("--offload", text, f"must be none, or some of default,{','.join(OFFLOADS)},{TAP}")
+    return tuple(dict.fromkeys(names))
 
 
 def check_spans(ttl_s: float, renew_margin_s: float | None) -> None:

@@ -49,6 +49,7 @@ def _engine(config: PumpConfig) -> dict[str, object]:
         "local": [str(prefix) for prefix in config.local],
         "addresses": [str(address) for address in config.addresses],
         "vteps": None if config.vteps is None else [config.vteps.vni, str(config.vteps.v4), str(config.vteps.v6)],
+        "tap": config.tap,
         "peers": [
             [[str(prefix) for prefix in peer.subnets], str(peer.address), peer.port, peer.vtep and str(peer.vtep)]
             for peer in config.peers
@@ -74,5 +75,6 @@ def _config(engine: Any) -> PumpConfig:
             )
             for subnets, address, port, vtep in engine["peers"]
         ),
+        tap=engine.get("tap"),
         vteps=None if vteps is None else Vteps(Vni(vteps[0]), MacAddress.parse(vteps[1]), MacAddress.parse(vteps[2])),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from overlaynet.errors import DataplaneError
-from overlaynet.model.dataplane import OFFLOADS, PumpConfig, SourceCheck
+from overlaynet.model.dataplane import OFFLOADS, TAP, PumpConfig, SourceCheck
 
 if TYPE_CHECKING:
     from overlaynet._core import Pump
@@ -38,7 +38,9 @@ class UdpEngine:
 
             bind = [(str(address), config.port) for address in config.listen]
             spread = config.vteps is not None
-            pump = Pump(tun=config.link, bind=bind, mtu=config.mtu, offloads=self._offloads, spread=spread)
+            tap = config.tap if TAP in self._offloads else None
+            offloads = [name for name in self._offloads if name != TAP]
+            pump = Pump(tun=config.link, bind=bind, mtu=config.mtu, offloads=offloads, spread=spread, tap=tap)
             _configure(pump, config, self._source_check)
             pump.start()
             self._pump = pump
@@ -71,7 +73,7 @@ class UdpEngine:
             before is not None
             and self.failure is None
             and (before.link, before.listen, before.port, before.mtu) == (config.link, config.listen, config.port, config.mtu)
-            and (before.vteps is None) == (config.vteps is None)
+            and (before.vteps is None, before.tap) == (config.vteps is None, config.tap)
         )
 
 

@@ -34,6 +34,7 @@ IFF_LOOPBACK: Final = 0x8
 IFA_F_NODAD: Final = 0x02
 NUD_PERMANENT: Final = 0x80
 _TUN_TYPE_TUN: Final = 1
+_TUN_TYPE_TAP: Final = 2
 
 _ROOT: Final = 0xFFFFFFFF  # TC_H_ROOT, include/uapi/linux/pkt_sched.h
 _NO_MAC: Final = MacAddress(bytes(6))
@@ -90,10 +91,11 @@ def link_object(view: LinkView, names: Mapping[LinkIndex, str]) -> Link | None:
 
     What we would never ask for (no local address, no link below) shows as an unspecified address or an empty name.
     """
-    if view.name in ("ovl-udp", "ovl-vxlan"):
-        if view.kind != "tun" or view.data.find("IFLA_TUN_TYPE", _TUN_TYPE_TUN) != _TUN_TYPE_TUN:
+    if view.name in ("ovl-udp", "ovl-vxlan", "ovl-tap"):
+        wanted = _TUN_TYPE_TAP if view.name == "ovl-tap" else _TUN_TYPE_TUN
+        if view.kind != "tun" or view.data.find("IFLA_TUN_TYPE", wanted) != wanted:
             return None
-        return TunLink(view.name, view.mtu, view.queue_length, view.up)
+        return TunLink(view.name, view.mtu, view.queue_length, view.up, ethernet=wanted == _TUN_TYPE_TAP)
     if view.kind != "vxlan":
         return None
     local = view.data.find("IFLA_VXLAN_LOCAL") or view.data.find("IFLA_VXLAN_LOCAL6") or "0.0.0.0"  # noqa: S104 - says "none"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from overlaynet.model.addresses import Family, Prefix
 
-_OURS = re.compile(r"ovl6?\.[0-9]{1,8}|ovl-udp|ovl-vxlan")
+_OURS = re.compile(r"ovl6?\.[0-9]{1,8}|ovl-udp|ovl-vxlan|ovl-tap")
 
 
 def is_our_link(name: str) -> bool:

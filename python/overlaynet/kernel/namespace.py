@@ -26,6 +26,7 @@ _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _IFF_TUN = 0x0001
+_IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_TUN_EXCL = 0x8000
 _TUN_DEVICE = Path("/dev/net/tun")
@@ -98,8 +99,9 @@ def write_sysctl(path: str, value: str) -> None:
         (_SYSCTLS / path).write_text(value, encoding="ascii")
 
 
-def create_tun(name: str) -> None:
-    """Make a persistent TUN device without packet information header; EEXIST (as OSError) if the name is taken.
+def create_tun(name: str, *, ethernet: bool = False) -> None:
+    """Make a persistent TUN device (with `ethernet` a TAP device) without packet information header; EEXIST (as OSError) if the
+    name is taken.
 
     The same two ioctl(2) as `ip tuntap add` (drivers/net/tun.c), with IFF_TUN_EXCL, which answers EBUSY to a name that is
     taken by anything.
@@ -107,9 +109,8 @@ def create_tun(name: str) -> None:
     descriptor = os.open(_TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
         try:
-            fcntl.ioctl(
-                descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode("ascii"), _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL)
-            )
+            flags = (_IFF_TAP if ethernet else _IFF_TUN) | _IFF_NO_PI | _IFF_TUN_EXCL
+            fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode("ascii"), flags))
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error

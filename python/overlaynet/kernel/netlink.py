@@ -270,7 +270,7 @@ class NetlinkKernel:
                 except OSError as error:
                     raise self._taken(error, item, links) from error
             case TunLink():
-                await self._thread.call(lambda: create_tun(item.name))
+                await self._thread.call(lambda: create_tun(item.name, ethernet=item.ethernet))
             case _:
                 assert_never(item)
         # A link without IPv6 has no such sysctl, and no link-local address either.

@@ -59,7 +59,7 @@ class Way:
 PATHS = {
     "host-gw": Way("host-gw"),
     "vxlan": Way("vxlan"),
-    "vxlan-user": Way("vxlan", ("--vxlan-mode", "user")),
+    "vxlan-user": Way("vxlan", ("--vxlan-mode", "user", "--offload", "default,tap")),
     "udp": Way("udp"),
     "udp-plain": Way("udp", ("--offload", "none")),
 }

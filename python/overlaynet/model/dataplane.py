@@ -11,6 +11,10 @@ OFFLOADS = ("tso", "uso", "gso", "gro", "batch", "poll")
 """What the engine may leave to the kernel in bulk: TCP and UDP super-packets through the TUN, several datagrams in one send, in
 one receive, in one system call; and looking for more packets for some microseconds before it sleeps."""
 
+TAP = "tap"
+"""The offload that is used only when it is asked for: whole tunnelled TCP super-packets, which the host forwards from a TAP
+device (Linux 6.17)."""
+
 
 SourceCheck: TypeAlias = Literal["strict", "inner", "off"]
 """How far the sources of incoming packets must fit: the datagram's and the packet's, the packet's only (for peers behind address
@@ -50,7 +54,8 @@ class PumpConfig:
     """One engine: the TUN `link`, a UDP socket at each address of `listen` (one of a family) and `port`, and the tables.
 
     `local` are this host's subnets, `addresses` its own overlay addresses (the source of ICMP errors). `mtu` is the TUN's, in
-    bytes of inner packet. With `vteps` the datagrams are VXLAN frames, else plain IP packets.
+    bytes of inner packet. With `vteps` the datagrams are VXLAN frames, else plain IP packets; with `tap`, which names a TAP
+    device, TCP super-packets among the frames may leave whole through that.
     """
 
     link: str
@@ -61,3 +66,4 @@ class PumpConfig:
     addresses: tuple[Address, ...]
     peers: tuple[PumpPeer, ...] = ()
     vteps: Vteps | None = None
+    tap: str | None = None

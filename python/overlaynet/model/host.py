@@ -17,7 +17,7 @@ class HostSettings:
     `underlay` names the link that carries encapsulated packets; `local_ipv4` and `local_ipv6` are its own addresses, the outer
     sources; `public_ipv4` and `public_ipv6` are published to peers and differ from them behind address translation. `previous`
     is the subnet of an earlier run (subnet.env). `renew_margin_s` None means: the smaller of an hour and two thirds of the TTL.
-    `vxlan_mode` overrides the network's.
+    `vxlan_mode` overrides the network's, `vxlan_tap` asks for a TAP device beside the packet engine's TUN.
     `store` is the store's URL without secrets. `next_hops` says that the kernel knows next-hop objects and may use them.
     """
 
@@ -33,6 +33,7 @@ class HostSettings:
     enable_forwarding: bool = True
     ip_masquerade: bool = False
     vxlan_mode: Literal["kernel", "user"] | None = None
+    vxlan_tap: bool = False
     store: str = ""
     next_hops: bool = False
 

@@ -70,13 +70,17 @@ class VxlanLink:
 
 @dataclass(frozen=True, slots=True)
 class TunLink:
-    """A persistent TUN device, up, without packet information header (Documentation/networking/tuntap.rst)."""
+    """A persistent TUN device, up, without packet information header (Documentation/networking/tuntap.rst).
+
+    With `ethernet` it is a TAP device, which carries frames.
+    """
 
     kind: ClassVar[ObjectKind] = ObjectKind.LINK
     name: str
     mtu: Mtu
     queue_length: int = 500
     up: bool = True
+    ethernet: bool = False
 
     @property
     def key(self) -> Hashable:
@@ -296,7 +300,8 @@ def describe(item: KernelObject) -> str:
                 f"dstport {item.port}{flags} mtu {item.mtu} address {item.mac}{'' if item.up else ' down'}"
             )
         case TunLink():
-            return f"link {item.name} tun mtu {item.mtu} txqueuelen {item.queue_length}{'' if item.up else ' down'}"
+            kind = "tap" if item.ethernet else "tun"
+            return f"link {item.name} {kind} mtu {item.mtu} txqueuelen {item.queue_length}{'' if item.up else ' down'}"
         case LinkAddress():
             return f"address {item} dev {item.link}"
         case Neighbour():
