@@ -59,7 +59,7 @@ class UserVxlanBackend:
                 local.append(subnet)
                 objects.append(LinkAddress(TUN_NAME, subnet.network_address))
                 objects.append(Route(half.network, link=TUN_NAME, metric=route_metric(half.family)))
-        tap = TAP_NAME if host.vxlan_tap and local else None
+        tap = TAP_NAME if self.place.settings.vxlan_tap and local else None
         if tap is not None:
             objects += _tap(underlay, tuple(local))
         warnings = []

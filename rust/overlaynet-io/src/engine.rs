@@ -719,3 +719,6 @@ impl<P: PacketPort> Joining<'_, P> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod whole;

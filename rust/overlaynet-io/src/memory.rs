@@ -3,8 +3,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
+use overlaynet_core::forward::Tables;
 use overlaynet_core::offload::VnetHeader;
 
+use crate::outbox::Destination;
 use crate::port::{Batch, Buffers, HEADROOM_BYTES, Message, PacketPort, Sent};
 
 /// What a test puts in to be received.
@@ -50,6 +52,8 @@ pub struct MemoryPort {
     pub outbox: Vec<Delivered>,
     /// The longest datagram that reaches anybody in one piece.
     pub path_payload: Option<usize>,
+    /// Whether it takes TCP packets in one piece.
+    pub takes_whole: bool,
     /// Decides about each message that is sent.
     pub refusal: Option<Refusal>,
 }
@@ -70,6 +74,10 @@ impl PacketPort for MemoryPort {
 
     fn path_payload(&mut self, _: SocketAddr) -> Option<usize> {
         self.path_payload
+    }
+
+    fn takes(&mut self, _: &Tables, _: Destination, _: &[u8], _: bool) -> bool {
+        self.takes_whole
     }
 
     fn send(&mut self, buffers: Buffers<'_>, messages: &[Message]) -> io::Result<Sent> {

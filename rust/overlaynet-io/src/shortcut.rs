@@ -169,11 +169,13 @@ impl Shortcut {
         is_super: bool,
     ) -> Taken<'_> {
         let (now, peer) = (Instant::now(), to.endpoint.ip());
-        if !is_super {
-            let take = self.tap.is_some()
+        // What repeats lost super-packets are single ones: they ask as well.
+        if !is_super
+            && !(self.tap.is_some()
                 && self.flows.has_super_packets(flow(packet), now)
-                && self.reach.is_open(peer, now);
-            return Taken { take, ..NOT_TAKEN };
+                && self.reach.is_open(peer, now))
+        {
+            return NOT_TAKEN;
         }
         let outside = tables.header(to.peer);
         if outside.is_empty()
@@ -206,7 +208,7 @@ impl Shortcut {
                 return NOT_TAKEN;
             }
         }
-        if advice.take {
+        if advice.take && is_super {
             *self.flows.place(flow(packet)) = Some(now);
         }
         let control = advice
@@ -223,8 +225,9 @@ impl Shortcut {
     /// # Errors
     /// The device or the kernel does not take it; from now on nothing is, for a while.
     pub fn send(&mut self, buffers: &Buffers<'_>, message: &Message, source: Source) -> io::Result<()> {
-        let Some(endpoint) = message.endpoint else {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        // Of a batch for a device that was lost only the first tells.
+        let (Some(endpoint), Some(_)) = (message.endpoint, &self.tap) else {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
         };
         let pieces = buffers.pieces_of(message);
         match self.write(
@@ -355,28 +358,24 @@ impl Shortcut {
     }
 
     fn tell(&mut self, peer: IpAddr, change: Change) {
-        let why = match change {
-            Change::Opened => {
-                self.report.told().peers.remove(&peer);
-                return;
+        if change == Change::Opened {
+            self.report.told().peers.remove(&peer);
+            return;
+        }
+        if change == Change::Lost {
+            self.report.fallbacks.add(1);
+        }
+        let device = &self.name;
+        let why = obstacle(device, peer).unwrap_or_else(|| match change {
+            Change::Silent { there: false } => {
+                "it does not answer echo requests to its overlay address".to_owned()
             }
-            Change::Lost => {
-                self.report.fallbacks.add(1);
-                obstacle(&self.name, peer)
-                    .unwrap_or_else(|| format!("frames through {} no longer arrive", self.name))
-            }
-            Change::Silent { there } => obstacle(&self.name, peer).unwrap_or_else(|| {
-                if there {
-                    let where_ = "look for a FORWARD policy or filter on this host";
-                    format!(
-                        "frames through {} do not arrive, datagrams of the socket do: {where_}",
-                        self.name
-                    )
-                } else {
-                    "it does not answer echo requests to its overlay address".to_owned()
-                }
-            }),
-        };
+            Change::Silent { there: true } => format!(
+                "frames through {device} do not arrive, datagrams of the socket do: \
+                 look for a FORWARD policy or filter on this host"
+            ),
+            _ => format!("frames through {device} no longer arrive"),
+        });
         // The address may have been changed.
         if let Some((tap, mac)) = &mut self.tap
             && let Ok(now) = tap.mac()
