@@ -121,7 +121,7 @@ pub struct Shortcut {
     request: Vec<u8>,
 }
 
-/// What a request costs to be sent through the socket: who calls has the socket.
+/// What [`Shortcut::takes`] says. Who calls has the socket.
 #[derive(Debug)]
 pub struct Taken<'a> {
     /// The packet may go through the TAP.

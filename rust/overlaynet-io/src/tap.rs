@@ -3,19 +3,16 @@
 //!
 //! The device is made elsewhere. A frame is taken by the network stack within the system call, so that frames keep the order in
 //! which they are written, also beside datagrams that the same thread sends through a socket.
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 
 use overlaynet_core::offload::TUNNEL_HEADER_BYTES;
 use overlaynet_core::wire::ethernet::MacAddress;
 
+use crate::tun::{TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_TSO6, attach};
+
 // include/uapi/linux/if_tun.h
-const TUN_F_CSUM: libc::c_ulong = 0x01;
-const TUN_F_TSO4: libc::c_ulong = 0x02;
-const TUN_F_TSO6: libc::c_ulong = 0x04;
-const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
 const TUN_F_UDP_TUNNEL_GSO: libc::c_ulong = 0x80;
 const TUN_F_UDP_TUNNEL_GSO_CSUM: libc::c_ulong = 0x100;
 
@@ -43,47 +40,14 @@ impl Tap {
     /// # Errors
     /// It cannot be used.
     pub fn open(name: &str) -> Result<Self, Unusable> {
-        // SAFETY: `ifreq` is plain data for which all zeros is a value.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        if name.len() >= request.ifr_name.len() {
-            return Err(Unusable::Device(io::Error::from_raw_os_error(libc::EINVAL)));
-        }
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
-        }
-        // SAFETY: the name ends in a zero byte, as it is shorter than its field. TUNSETIFF would make a device that is not there.
-        if unsafe { libc::if_nametoindex(request.ifr_name.as_ptr()) } == 0 {
-            return Err(Unusable::Device(io::Error::last_os_error()));
-        }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open("/dev/net/tun")
-            .map_err(Unusable::Device)?;
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
-        let tap = Self { file };
-        tap.ask(libc::TUNSETIFF, &mut request).map_err(Unusable::Device)?;
-        let bytes = TUNNEL_HEADER_BYTES as libc::c_int;
-        // SAFETY: TUNSETVNETHDRSZ reads one `int`, which lives across the call.
-        if unsafe { libc::ioctl(tap.file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const bytes) } < 0 {
-            return Err(Unusable::Device(io::Error::last_os_error()));
-        }
+        let file = attach(name, libc::IFF_TAP, Some(TUNNEL_HEADER_BYTES)).map_err(Unusable::Device)?;
         let segmented = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
         let flags = segmented | TUN_F_UDP_TUNNEL_GSO | TUN_F_UDP_TUNNEL_GSO_CSUM;
         // SAFETY: TUNSETOFFLOAD takes its flags by value.
-        if unsafe { libc::ioctl(tap.file.as_raw_fd(), libc::TUNSETOFFLOAD, flags) } < 0 {
+        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, flags) } < 0 {
             return Err(Unusable::Missing(io::Error::last_os_error()));
         }
-        Ok(tap)
-    }
-
-    fn ask(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: the requests of this module read and write one `ifreq`, which lives across the call; the file is open.
-        if unsafe { libc::ioctl(self.file.as_raw_fd(), number, &raw mut *request) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        Ok(Self { file })
     }
 
     /// The device's link-layer address now.
@@ -93,7 +57,10 @@ impl Tap {
     pub fn mac(&self) -> io::Result<MacAddress> {
         // SAFETY: `ifreq` is plain data for which all zeros is a value.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        self.ask(libc::SIOCGIFHWADDR, &mut request)?;
+        // SAFETY: SIOCGIFHWADDR writes one `ifreq`, which lives across the call; the file is open.
+        if unsafe { libc::ioctl(self.file.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
         // SAFETY: SIOCGIFHWADDR writes this member.
         let address = unsafe { request.ifr_ifru.ifru_hwaddr };
         let mut octets = [0; 6];

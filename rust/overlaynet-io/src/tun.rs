@@ -14,15 +14,55 @@ use crate::offload::{Offload, Offloads};
 use crate::port::{Batch, Buffers, HEADROOM_BYTES, Message, PacketPort, Sent};
 
 // include/uapi/linux/if_tun.h
-const TUN_F_CSUM: libc::c_ulong = 0x01;
-const TUN_F_TSO4: libc::c_ulong = 0x02;
-const TUN_F_TSO6: libc::c_ulong = 0x04;
-const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
+pub(crate) const TUN_F_CSUM: libc::c_ulong = 0x01;
+pub(crate) const TUN_F_TSO4: libc::c_ulong = 0x02;
+pub(crate) const TUN_F_TSO6: libc::c_ulong = 0x04;
+pub(crate) const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
 const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 
 /// The most pieces of one write(2) (`UIO_MAXIOV`), the header among them.
 pub const PIECES: usize = 1024;
+
+/// Attaches to the existing device called `name`, of the kind `kind` (`IFF_TUN`, `IFF_TAP`), with a virtio header of so many bytes
+/// before each packet or none.
+///
+/// # Errors
+/// `/dev/net/tun` cannot be opened; a name longer than 15 bytes; there is no such device (ENODEV), or it is of another kind
+/// (EINVAL) or taken (EBUSY).
+pub(crate) fn attach(name: &str, kind: libc::c_int, header: Option<usize>) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    // SAFETY: `ifreq` is plain data for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the name ends in a zero byte, as it is shorter than its field. TUNSETIFF would make a device that is not there.
+    if unsafe { libc::if_nametoindex(request.ifr_name.as_ptr()) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let headed = if header.is_some() { libc::IFF_VNET_HDR } else { 0 };
+    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI | headed) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives across the call; the file is open.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if let Some(bytes) = header {
+        let bytes = bytes as libc::c_int;
+        // SAFETY: TUNSETVNETHDRSZ reads one `int`, which lives across the call.
+        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const bytes) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(file)
+}
 
 /// A handle on an existing TUN device.
 #[derive(Debug)]
@@ -44,37 +84,8 @@ impl Tun {
     /// `/dev/net/tun` cannot be opened; a name longer than 15 bytes; there is no such device (ENODEV), or it is of another kind
     /// (EINVAL) or taken (EBUSY).
     pub fn open(name: &str, offloads: &Offloads) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open("/dev/net/tun")?;
-        // SAFETY: `ifreq` is plain data for which all zeros is a value.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        if name.len() >= request.ifr_name.len() {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
-        }
-        // SAFETY: the name ends in a zero byte, as it is shorter than its field. TUNSETIFF would make a device that is not there.
-        if unsafe { libc::if_nametoindex(request.ifr_name.as_ptr()) } == 0 {
-            return Err(io::Error::last_os_error());
-        }
         let has_header = offloads.has(Offload::Tso) || offloads.has(Offload::Uso);
-        let header = if has_header { libc::IFF_VNET_HDR } else { 0 };
-        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | header) as libc::c_short;
-        // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives across the call; the file is open.
-        if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if has_header {
-            let bytes = VNET_HEADER_BYTES as libc::c_int;
-            // SAFETY: TUNSETVNETHDRSZ reads one `int`, which lives across the call.
-            if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const bytes) } < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
+        let file = attach(name, libc::IFF_TUN, has_header.then_some(VNET_HEADER_BYTES))?;
         let empty = libc::iovec {
             iov_base: std::ptr::null_mut(),
             iov_len: 0,
