@@ -41,6 +41,7 @@ OFTEN_ENOUGH = {
     "configurations": 3,
     "starts with a clock a day off": 3,
     "deletions by hand": 1,
+    "rushes": 3,
     "subnets that changed hands": 3,
     "expiries noticed": 3,
 }
@@ -119,15 +120,16 @@ class Fire:
     def burn(self, duration_s: float) -> None:
         """Let things happen for that long, longer if chance wants it, and hold still now and then to look at the routes."""
         ends_at = time.monotonic() + duration_s
-        next_config = time.monotonic() + duration_s / 6
+        next_config = time.monotonic() + duration_s / 12
         next_look = time.monotonic() + LOOK_EVERY_S
         acts = (self._kill, self._kill, self._pause, self._pause, self._pause, self._cut, self._cut, self._cut, self._delete)
         out_at = ends_at + (LONGER_AT_MOST - 1) * duration_s
         while (now := time.monotonic()) < ends_at or (now < out_at and self.lacks()):
             if now >= next_config:
-                next_config = now + duration_s / 6
+                next_config = now + duration_s / 12
                 self._ctl("put", f"{PREFIX}/config", self._chance.choice(CONFIGS))
                 self.done["configurations"] += 1
+                self._rush()
             if now >= next_look:
                 self._look()
                 next_look = time.monotonic() + LOOK_EVERY_S
@@ -259,6 +261,15 @@ class Fire:
         self._deleted.add(int(pair["lease"]))
         self._space.run("sh", "-c", f'ETCDCTL_API=3 etcdctl del "$(echo {pair["key"]} | base64 -d)"')
         self.done["deletions by hand"] += 1
+
+    def _rush(self) -> None:
+        """Delete all leases at once: where SubnetLen is another now, everyone then picks anew among the same subnets.
+
+        So claims meet whose keys overlap and are not the same: only then is what they rest on put to the test.
+        """
+        gone = json.loads(self._ctl("del", "--prefix", "--prev-kv", f"{PREFIX}/subnets/", "-w", "json")).get("prev_kvs", [])
+        self._deleted.update(int(pair["lease"]) for pair in gone)
+        self.done["rushes"] += 1
 
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._later, (time.monotonic() + seconds, self.done.total(), act))
