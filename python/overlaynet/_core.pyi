@@ -1,12 +1,12 @@
 """The compiled core of overlaynet: conversions between Python values and the Rust crates.
 
-Wherever a buffer is taken, any object with the buffer protocol will do. A `bytes` object is read in place; any other is copied
-first, since it may change.
+Wherever a buffer is taken, any object with the buffer protocol will do. A `bytes` object is read in place; any other may change
+meanwhile, and is copied first, or where that is said, read in parts.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, Sequence, ValuesView
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer
 
@@ -14,61 +14,167 @@ from overlaynet.errors import DecodeError
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
-_Prefix: TypeAlias = str | IPv4Network | IPv6Network
-_Address: TypeAlias = str | bytes | IPv4Address | IPv6Address
+_Network: TypeAlias = IPv4Network | IPv6Network
+_Prefix: TypeAlias = str | bytes | IPv4Network | IPv6Network
+_Address: TypeAlias = str | bytes | int | IPv4Address | IPv6Address
+_Key: TypeAlias = _Prefix | _Address
 _Fields: TypeAlias = tuple[Any, ...]
 
 @final
-class PrefixTable(Generic[_T]):
-    """A map from IP prefixes of one family to objects, with longest-prefix match.
+class PrefixTable(MutableMapping[_Network, _T]):
+    """A mapping from IP prefixes of one family to objects, with longest-prefix match.
 
-    Prefixes are texts or networks of `ipaddress`, addresses texts, addresses of `ipaddress` or bytes in network order; prefixes
-    come back as texts. PrefixError says that a value is not one of the family, TypeError that it is nothing of the kind. Safe
-    for use by several threads.
+    Keys are prefixes or addresses:
+
+    - A prefix is a text (`"10.1.0.0/16"`), a network of `ipaddress`, or packed: the address in network order, then a byte with
+      the length, 5 or 17 bytes in all. It means exactly itself.
+    - An address is a text (`"10.1.2.3"`), an address of `ipaddress`, packed (4 or 16 bytes), or a number. `table[address]` and
+      `get` find the value of the longest prefix that holds it.
+
+    `in`, iteration, insertion and deletion go by prefix. Iteration is ordered by address, then by length, gives networks of
+    `ipaddress`, and sees the table as it was when it began.
+
+    A table holds the family of its first prefix, or the one it was given. PrefixError, which is a ValueError: a key is of the
+    other family, is not well-formed, or has host bits set, unless the table was made with `strict=False`, which clears them; or
+    an address is given where only a prefix will do. TypeError: it is nothing like a key. KeyError: there is no such prefix.
+
+    Several threads may use a table at once: each call is atomic, except that very large batches are looked up a million addresses
+    at a time. A table can be copied and pickled, and compared with any mapping; it is not hashable.
+
+    Lookups read poptrie-like nodes (Asai and Ohara, SIGCOMM 2015) in the core; `overlaynet_core::table` says how and why.
     """
 
-    def __new__(cls, family: Literal[4, 6], /) -> PrefixTable[_T]: ...
+    def __new__(
+        cls,
+        entries: PrefixTable[_T] | Mapping[Any, _T] | Iterable[tuple[_Prefix, _T]] | None = None,
+        /,
+        *,
+        family: Literal[4, 6] | None = None,
+        strict: bool = True,
+    ) -> PrefixTable[_T]: ...
     @property
-    def family(self) -> Literal[4, 6]:
-        """The IP version of the table's prefixes: 4 or 6."""
+    def family(self) -> Literal[4, 6] | None:
+        """The IP version of the prefixes; None while there were none and nothing was said."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether host bits in a prefix are an error; else they are cleared."""
 
     def __len__(self) -> int: ...
-    def __contains__(self, key: object, /) -> bool: ...
-    def insert(self, prefix: _Prefix, value: _T, /) -> _T | None:
-        """The value that `prefix` had before, or None; it now has `value`."""
+    def __getitem__(self, key: _Key, /) -> _T: ...
+    def __setitem__(self, prefix: _Prefix, value: _T, /) -> None: ...
+    def __delitem__(self, prefix: _Prefix, /) -> None: ...
+    def __contains__(self, prefix: object, /) -> bool: ...
+    def __iter__(self) -> Iterator[_Network]: ...
+    def __reversed__(self) -> Iterator[_Network]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __copy__(self) -> PrefixTable[_T]: ...
+    def __or__(self, other: Mapping[Any, _D], /) -> PrefixTable[_T | _D]:
+        """The entries of both; where both have a prefix, the value of `other`."""
+
+    def __ror__(self, other: Mapping[Any, _D], /) -> PrefixTable[_T | _D]: ...
+    def __ior__(self, other: Mapping[Any, _T], /) -> Self: ...
+    def __and__(self, other: PrefixTable[Any], /) -> PrefixTable[_T]:
+        """The entries whose prefixes are in `other`, too."""
+
+    def __sub__(self, other: PrefixTable[Any], /) -> PrefixTable[_T]:
+        """The entries whose prefixes are not in `other`."""
+
+    def keys(self) -> KeysView[_Network]:
+        """The prefixes, as a set that changes with the table."""
+
+    def values(self) -> ValuesView[_T]:
+        """The values, in the order of their prefixes."""
+
+    def items(self) -> ItemsView[_Network, _T]:
+        """The entries, as pairs of a network and its value."""
 
     @overload
-    def remove(self, prefix: _Prefix, /) -> _T | None: ...
+    def get(self, key: _Key, /) -> _T | None: ...
     @overload
-    def remove(self, prefix: _Prefix, default: _D, /) -> _T | _D:
-        """The value of exactly `prefix`, which is no longer in the table; `default` if it was not."""
+    def get(self, key: _Key, default: _T | _D, /) -> _T | _D:
+        """The value of exactly a prefix, or of the longest prefix that holds an address; `default` if there is none."""
 
     @overload
-    def get(self, prefix: _Prefix, /) -> _T | None: ...
+    def pop(self, prefix: _Prefix, /) -> _T: ...
     @overload
-    def get(self, prefix: _Prefix, default: _D, /) -> _T | _D:
-        """The value of exactly `prefix`, or `default`."""
+    def pop(self, prefix: _Prefix, default: _T | _D, /) -> _T | _D:
+        """The value of exactly `prefix`, which is no longer in the table; without it, `default` or KeyError."""
 
-    def lookup(self, address: _Address, /) -> tuple[str, _T] | None:
-        """The longest prefix that holds `address` and its value, or None."""
+    def popitem(self) -> tuple[_Network, _T]:
+        """The first entry, which is no longer in the table. KeyError: it is empty."""
 
-    def covering(self, prefix: _Prefix, /) -> list[tuple[str, _T]]:
-        """The entries whose prefixes cover `prefix`, the shortest first."""
+    @overload
+    def setdefault(self: PrefixTable[_D | None], prefix: _Prefix, default: None = None, /) -> _D | None: ...
+    @overload
+    def setdefault(self, prefix: _Prefix, default: _T, /) -> _T:
+        """The value of exactly `prefix`, which is `default` if it was not in the table."""
 
-    def covered(self, prefix: _Prefix, /) -> list[tuple[str, _T]]:
-        """The entries whose prefixes `prefix` covers, in order."""
+    def update(self, entries: PrefixTable[_T] | Mapping[Any, _T] | Iterable[tuple[_Prefix, _T]], /) -> None:  # type: ignore[override]
+        """Insert all entries or, if one is refused, none."""
 
-    def overlaps(self, prefix: _Prefix, /) -> bool:
-        """Whether an address lies both in `prefix` and in a prefix of the table."""
+    def load(self, prefixes: Iterable[_Prefix] | Buffer, values: Iterable[_T] | Buffer, /) -> None:
+        """Insert `prefixes` with a value each or, if one is refused, none. ValueError: there are not equally many.
 
-    def prefixes(self) -> list[str]:
-        """All prefixes, ordered by address, then by length."""
-
-    def items(self) -> list[tuple[str, _T]]:
-        """All entries, ordered by address, then by length."""
+        Prefixes may also be packed one behind the other in a buffer, 5 bytes each (17 for IPv6): an address in network order and
+        a byte with the length. The table must know its family then. Values in an array become plain numbers. An empty table is
+        built as a whole, which takes a fraction of the time that insertions do, least if the prefixes come in order.
+        """
 
     def clear(self) -> None:
-        """Removes every prefix."""
+        """Remove every prefix; the family stays."""
+
+    def lookup(self, address: _Address, /) -> tuple[_Network, _T] | None:
+        """The longest prefix that holds `address` and its value, or None."""
+
+    def lookup_many(self, addresses: Buffer, /, *, missing: int = -1, stride: int | None = None) -> memoryview:
+        """The values for many addresses, each an int from 0 to 2**32 - 2 in the table, or `missing`: a `memoryview` of `int64`.
+
+        `addresses` is a buffer of packed addresses, one behind the other (4 or 16 bytes each, in network order), or for IPv4 an
+        array of unsigned 32-bit numbers in any byte order. With `stride` each lies at the start of so many bytes: the columns of
+        `decode_many` have 16. The buffer is read in place; what another thread writes into it meanwhile is seen or not, byte by
+        byte. Other threads run meanwhile if there are many. ValueError: a value that was found is no such int, the buffer does
+        not hold a whole number of addresses, or the table is of no family yet. TypeError: the buffer's items are something else.
+        """
+
+    def lookup_slots(self, addresses: Buffer, /, *, stride: int | None = None) -> memoryview:
+        """The slot of the longest prefix for each of many addresses, or 2**32 - 1: a `memoryview` of `uint32`.
+
+        As `lookup_many`, for values of any kind. `entry(slot)` tells what is there.
+        """
+
+    def entry(self, slot: int, /) -> tuple[_Network, _T]:
+        """The prefix and the value at a slot, which are the same until the prefix is removed. IndexError: there is none."""
+
+    def covering(self, prefix: _Key, /) -> list[tuple[_Network, _T]]:
+        """The entries whose prefixes hold `prefix` (itself, if it is there, comes last) or an address, the shortest first."""
+
+    def covered(self, prefix: _Key, /) -> list[tuple[_Network, _T]]:
+        """The entries whose prefixes `prefix` covers (itself, if it is there, comes first), in order."""
+
+    def overlaps(self, prefix: _Key, /) -> bool:
+        """Whether an address lies both in `prefix` and in a prefix of the table."""
+
+    def aggregate(self) -> PrefixTable[_T]:
+        """A table that finds an equal value for each address, with fewer prefixes where that is possible.
+
+        Two halves of a prefix that have equal values are one, and what lies in a prefix of equal value is left out. This is not
+        always the least number of prefixes (Draves et al., INFOCOM 1999).
+        """
+
+    def copy(self) -> PrefixTable[_T]:
+        """A table with the same entries."""
+
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: tuple[Any, ...], /) -> None: ...
+
+@overload
+def iterate(table: PrefixTable[_T], what: Literal["values"], /, *, backwards: bool = False) -> Iterator[_T]: ...
+@overload
+def iterate(
+    table: PrefixTable[_T], what: Literal["items"], /, *, backwards: bool = False
+) -> Iterator[tuple[_Network, _T]]:
+    """The values or the entries of `table` as they are now, in order. This is what its views iterate over."""
 
 @final
 class Ethernet:

@@ -1,124 +1,70 @@
 """`PrefixTable`: a mapping from IP prefixes to any objects, with longest-prefix match.
 
-One table holds one family: that of its first prefix, unless it was told. Prefixes are `ipaddress` networks or their text; what
-comes out is always a network. The table may be used by several threads at once; each call is atomic, an iteration sees the table
-as it was when it began.
+The class itself is compiled: between a program and a lookup there is no Python. Here are its views, and what makes it one of
+`collections.abc`'s mappings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, ValuesView
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from overlaynet import _core
-from overlaynet.errors import PrefixError
+from overlaynet._core import PrefixTable, iterate
 
-Network = IPv4Network | IPv6Network
+__all__ = ["Address", "Network", "PrefixTable"]
+
+Network: TypeAlias = IPv4Network | IPv6Network
 """An IP prefix of either family."""
 
-Address = IPv4Address | IPv6Address
+Address: TypeAlias = IPv4Address | IPv6Address
 """An IP address of either family."""
 
 ValueT = TypeVar("ValueT")
 
-_MISSING: Final = object()
+if not TYPE_CHECKING:  # type checkers have it from the stub
+    MutableMapping.register(PrefixTable)
 
 
-class PrefixTable(MutableMapping[Network | str, ValueT], Generic[ValueT]):
-    """A mapping from IP prefixes of one family to objects; `lookup` finds the longest prefix that holds an address.
+class _Keys(KeysView[Network]):
+    """The prefixes of a table, as a set that changes with it."""
 
-    Keys are exact: `table["10.1.0.0/16"]` is that prefix's value and no longer one's. Iteration is ordered by address, then by
-    length. A key of the other family, or one that is no prefix, raises PrefixError.
-    """
+    _mapping: PrefixTable[object]
 
-    __slots__ = ("_table",)
-
-    def __init__(
-        self,
-        entries: Mapping[str, ValueT] | Mapping[Network, ValueT] | Iterable[tuple[Network | str, ValueT]] = (),
-        *,
-        family: Literal[4, 6] | None = None,
-    ) -> None:
-        self._table: _core.PrefixTable[ValueT] | None = None if family is None else _core.PrefixTable(family)
-        for prefix, value in entries.items() if isinstance(entries, Mapping) else entries:
-            self[prefix] = value
-
-    @property
-    def family(self) -> Literal[4, 6] | None:
-        """The IP version of the table's prefixes; None while there were none and nothing was said."""
-        return None if self._table is None else self._table.family
-
-    def __getitem__(self, prefix: Network | str) -> ValueT:
-        value = self._of(prefix).get(prefix, _MISSING)
-        if value is _MISSING:
-            raise KeyError(prefix)
-        return value  # type: ignore[return-value]  # the default is the only other type, and is excluded above
-
-    def __setitem__(self, prefix: Network | str, value: ValueT) -> None:
-        table = self._of(prefix)
-        table.insert(prefix, value)
-        self._table = table
-
-    def __delitem__(self, prefix: Network | str) -> None:
-        if self._of(prefix).remove(prefix, _MISSING) is _MISSING:
-            raise KeyError(prefix)
-
-    def __contains__(self, prefix: object) -> bool:
-        return isinstance(prefix, str | IPv4Network | IPv6Network) and prefix in self._of(prefix)
-
-    def __len__(self) -> int:
-        return 0 if self._table is None else len(self._table)
-
-    def __iter__(self) -> Iterator[Network]:
-        return iter([] if self._table is None else [_network(text) for text in self._table.prefixes()])
-
-    def __repr__(self) -> str:
-        entries = {} if self._table is None else dict(self._table.items())
-        return f"PrefixTable({entries!r})"
-
-    def clear(self) -> None:
-        """Removes every prefix; the family stays."""
-        if self._table is not None:
-            self._table.clear()
-
-    def lookup(self, address: Address | str | bytes) -> tuple[Network, ValueT] | None:
-        """The longest prefix that holds `address` and its value, or None. Bytes are an address in network order."""
-        if self._table is None:
-            return None
-        found = self._table.lookup(address)
-        return None if found is None else (_network(found[0]), found[1])
-
-    def covering(self, prefix: Network | str) -> list[tuple[Network, ValueT]]:
-        """The entries whose prefixes cover `prefix` (itself, if it is there, comes last), the shortest first."""
-        return [(_network(text), value) for text, value in self._of(prefix).covering(prefix)]
-
-    def covered(self, prefix: Network | str) -> list[tuple[Network, ValueT]]:
-        """The entries whose prefixes `prefix` covers (itself, if it is there, comes first), in order."""
-        return [(_network(text), value) for text, value in self._of(prefix).covered(prefix)]
-
-    def overlaps(self, prefix: Network | str) -> bool:
-        """Whether an address lies both in `prefix` and in a prefix of the table."""
-        return self._of(prefix).overlaps(prefix)
-
-    def _of(self, prefix: Network | str) -> _core.PrefixTable[ValueT]:
-        """The table; before there is one, an empty one of the family of `prefix`."""
-        if self._table is not None:
-            return self._table
-        return _core.PrefixTable(_family(prefix))
+    def __reversed__(self) -> Iterator[Network]:
+        return reversed(self._mapping)
 
 
-def _family(prefix: Network | str) -> Literal[4, 6]:
-    match prefix:
-        case IPv4Network():
-            return 4
-        case IPv6Network():
-            return 6
-        case str():
-            return 6 if ":" in prefix else 4
-        case _:
-            raise PrefixError(prefix, "want str, IPv4Network or IPv6Network")
+class _Values(ValuesView[ValueT]):
+    """The values of a table. An iteration sees them as they were when it began."""
+
+    _mapping: PrefixTable[ValueT]
+
+    def __iter__(self) -> Iterator[ValueT]:
+        return iterate(self._mapping, "values")
+
+    def __reversed__(self) -> Iterator[ValueT]:
+        return iterate(self._mapping, "values", backwards=True)
+
+    def __contains__(self, value: object) -> bool:
+        return any(held is value or held == value for held in self)
 
 
-def _network(text: str) -> Network:
-    return IPv6Network(text) if ":" in text else IPv4Network(text)
+class _Items(ItemsView[Network, ValueT]):
+    """The entries of a table. An iteration sees them as they were when it began."""
+
+    _mapping: PrefixTable[ValueT]
+
+    def __iter__(self) -> Iterator[tuple[Network, ValueT]]:
+        return iterate(self._mapping, "items")
+
+    def __reversed__(self) -> Iterator[tuple[Network, ValueT]]:
+        return iterate(self._mapping, "items", backwards=True)
+
+    def __contains__(self, item: object) -> bool:
+        match item:
+            case (str() | bytes() | IPv4Network() | IPv6Network() as prefix, value) if prefix in self._mapping:
+                held = self._mapping.get(prefix, self)
+                return held is value or held == value
+            case _:
+                return False

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from overlaynet import _core
-from overlaynet.errors import DecodeError, OverlaynetError, PrefixError
+from overlaynet.errors import DecodeError, OverlaynetError
 from overlaynet.packet import Ipv4, Ipv6, Tcp, Tunnel, Udp, Vlan, Vxlan, decode, encode
 
 
@@ -28,51 +27,12 @@ def test_a_fault_inside_is_told_from_the_start_of_the_buffer() -> None:
     assert (error.layer, error.offset, error.need, error.have, error.why) == ("ipv4", 14, 4, 7, "wrong version")
 
 
-@pytest.mark.parametrize(
-    ("prefix", "why"),
-    [
-        ("10.0.0.1/8", "host bits are set"),
-        ("10.0.0.0/33", "the length is more than an address has bits"),
-        ("10.0.0.0", "want an address, a slash and a length"),
-        ("fd00::/8", "want an address, a slash and a length"),
-        (IPv6Network("fd00::/8"), "not an IPv4 address"),
-    ],
-)
-def test_what_is_no_prefix_of_the_family_is_a_prefix_error(prefix: str | IPv6Network, why: str) -> None:
-    table: _core.PrefixTable[int] = _core.PrefixTable(4)
-    with pytest.raises(PrefixError) as caught:
-        table.insert(prefix, 1)
-    assert (caught.value.value, caught.value.why) == (prefix, why)
-    assert len(table) == 0
-
-
-@pytest.mark.parametrize("address", ["fd00::1", b"123", "10.0.0.0/8", IPv6Address(1)])
-def test_what_is_no_address_of_the_family_is_a_prefix_error(address: str | bytes | IPv6Address) -> None:
-    table: _core.PrefixTable[int] = _core.PrefixTable(4)
-    with pytest.raises(PrefixError) as caught:
-        table.lookup(address)
-    assert caught.value.value == address
-
-
-@pytest.mark.parametrize("wrong", [None, 8, 1.5, ("10.0.0.0", 8), [], object()])
-def test_what_is_nothing_like_a_prefix_is_a_type_error(wrong: object) -> None:
-    table: _core.PrefixTable[int] = _core.PrefixTable(4)
-    for method in ("remove", "get", "covering", "covered", "overlaps", "lookup"):
-        with pytest.raises(TypeError, match=type(wrong).__name__):
-            getattr(table, method)(wrong)
-
-
 @pytest.mark.parametrize("wrong", [None, 8, "text", [1, 2], object()])
 def test_what_is_no_buffer_is_a_type_error(wrong: object) -> None:
     with pytest.raises(TypeError):
         _core.decode(wrong)  # type: ignore[arg-type]  # the wrong type is what is tested
     with pytest.raises(TypeError):
         _core.decode_many([b"", wrong])  # type: ignore[list-item]  # as above
-
-
-def test_a_family_is_four_or_six() -> None:
-    with pytest.raises(ValueError, match="family 5: want 4 or 6"):
-        _core.PrefixTable(5)  # type: ignore[arg-type]  # the wrong value is what is tested
 
 
 def test_an_unknown_first_layer_is_named() -> None:
@@ -120,9 +80,3 @@ def test_too_long_a_packet_is_a_value_error() -> None:
     for write in (encode, lambda layer, payload: Tunnel(layer).wrap(payload)):
         with pytest.raises(ValueError, match="ipv4: length 65536"):
             write(layer, payload=bytes(65516))
-
-
-def test_a_prefix_of_ipaddress_is_taken_as_it_is() -> None:
-    table: _core.PrefixTable[str] = _core.PrefixTable(4)
-    table.insert(IPv4Network("10.1.0.0/16"), "net")
-    assert table.items() == [("10.1.0.0/16", "net")]

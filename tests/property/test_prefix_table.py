@@ -1,13 +1,15 @@
-"""The prefix table against a plain list, as a state machine, for both families."""
+"""The prefix table against a plain dict, as a state machine, for both families."""
 
 from __future__ import annotations
 
+import pickle
+from array import array
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from overlaynet.errors import PrefixError
 from overlaynet.prefixes import Network, PrefixTable
 
 
@@ -17,8 +19,12 @@ def covers(outer: Network, inner: Network) -> bool:
     return isinstance(inner, IPv6Network) and inner.subnet_of(outer)
 
 
-class TableAgainstList(RuleBasedStateMachine):
-    """Each step does the same to both; the list's answers are by definition."""
+def packed(prefix: Network) -> bytes:
+    return prefix.network_address.packed + bytes([prefix.prefixlen])
+
+
+class TableAgainstDict(RuleBasedStateMachine):
+    """Each step does the same to both; the dict's answers are by definition."""
 
     @initialize(bits=st.sampled_from([32, 128]))
     def begin(self, bits: int) -> None:
@@ -35,11 +41,26 @@ class TableAgainstList(RuleBasedStateMachine):
 
     seeds = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 128))
 
-    @rule(seed=seeds, value=st.integers(), as_text=st.booleans())
-    def insert(self, seed: tuple[int, int, int], value: int, as_text: bool) -> None:
+    @rule(seed=seeds, value=st.integers(0, 3), form=st.sampled_from([str, packed, lambda prefix: prefix]))
+    def insert(self, seed: tuple[int, int, int], value: int, form: Callable[[Network], Network | str | bytes]) -> None:
         prefix = self.prefix(seed)
-        self.table[str(prefix) if as_text else prefix] = value
+        self.table[form(prefix)] = value
         self.model[prefix] = value
+
+    @rule(entries=st.lists(st.tuples(seeds, st.integers(0, 3))), way=st.sampled_from(["update", "load", "packed"]))
+    def insert_many(self, entries: list[tuple[tuple[int, int, int], int]], way: str) -> None:
+        prefixes = [self.prefix(seed) for seed, _ in entries]
+        values = [value for _, value in entries]
+        pairs = list(zip(prefixes, values, strict=True))
+        if way == "update":
+            self.table.update(pairs)
+        elif way == "load":
+            self.table.load([str(prefix) for prefix in prefixes], values)
+        elif self.table.family is not None:
+            self.table.load(b"".join(map(packed, prefixes)), array("I", values))
+        else:
+            return
+        self.model.update(pairs)
 
     @rule(seed=seeds)
     def remove(self, seed: tuple[int, int, int]) -> None:
@@ -64,39 +85,51 @@ class TableAgainstList(RuleBasedStateMachine):
             assert self.table.lookup(address) == expected
             assert self.table.lookup(str(address)) == expected
             assert self.table.lookup(address.packed) == expected
+            assert self.table.lookup(int(address)) == expected
+            value = expected and expected[1]
+            for key in (address, str(address), address.packed, int(address)):
+                assert self.table.get(key) == value
+            if self.table.family is not None:
+                (number,) = self.table.lookup_many(address.packed, missing=-7)
+                assert number == (-7 if value is None else value)
+                (slot,) = self.table.lookup_slots(address.packed)
+                assert slot == 2**32 - 1 if expected is None else self.table.entry(slot) == expected
+
+    @rule()
+    def aggregate(self) -> None:
+        """Each address finds what it found: at the ends of all prefixes, and directly beside them."""
+        table = self.table.aggregate()
+        assert len(table) <= len(self.table)
+        ends = {int(end) for prefix in self.model for end in (prefix.network_address, prefix.broadcast_address)}
+        for end in ends:
+            for address in {end - 1, end, end + 1} & set(range(1 << self.bits)):
+                assert table.get(address) == self.table.get(address)
+
+    @rule()
+    def copy(self) -> None:
+        """The copies go their own ways; the table goes on as one of them."""
+        for table in (self.table.copy(), pickle.loads(pickle.dumps(self.table)), PrefixTable(self.table)):
+            assert table == self.table == self.model
+            self.table.clear()
+            self.table = table
+
+    @rule(seeds=st.lists(seeds))
+    def take_apart(self, seeds: list[tuple[int, int, int]]) -> None:
+        other = PrefixTable({self.prefix(seed): -1 for seed in seeds})
+        both, only = self.table & other, self.table - other
+        assert both == {prefix: value for prefix, value in self.model.items() if prefix in other}
+        assert only == {prefix: value for prefix, value in self.model.items() if prefix not in other}
+        assert both | only == self.table
+        assert self.table | other == self.model | dict(other)
 
     @invariant()
     def same_entries_in_order(self) -> None:
         ordered = sorted(self.model, key=lambda prefix: (int(prefix.network_address), prefix.prefixlen))
         assert list(self.table) == ordered
+        assert list(reversed(self.table)) == ordered[::-1]
+        assert list(self.table.values()) == [self.model[prefix] for prefix in ordered]
         assert dict(self.table.items()) == self.model
         assert len(self.table) == len(self.model)
 
 
-TestTableAgainstList = TableAgainstList.TestCase
-
-
-def test_a_table_takes_one_family() -> None:
-    table = PrefixTable({"10.0.0.0/8": 1})
-    assert table.family == 4
-    with pytest.raises(PrefixError):
-        table["fd00::/8"] = 2
-    assert "fd00::/8" not in PrefixTable[int]()
-
-
-def test_a_refused_key_leaves_the_family_open() -> None:
-    table: PrefixTable[int] = PrefixTable()
-    with pytest.raises(PrefixError):
-        table["10.0.0.1/8"] = 1
-    assert table.family is None
-    table["fd00::/8"] = 2
-    assert table.family == 6
-
-
-def test_none_is_a_value_like_any_other() -> None:
-    table: PrefixTable[None] = PrefixTable()
-    table["10.0.0.0/8"] = None
-    assert table["10.0.0.0/8"] is None
-    assert table.lookup("10.0.0.1") == (IPv4Network("10.0.0.0/8"), None)
-    del table["10.0.0.0/8"]
-    assert table.lookup("10.0.0.1") is None
+TestTableAgainstDict = TableAgainstDict.TestCase

@@ -18,4 +18,5 @@ pub mod prefix;
 pub mod probe;
 pub mod stats;
 pub mod table;
+pub mod text;
 pub mod wire;

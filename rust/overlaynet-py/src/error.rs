@@ -1,5 +1,4 @@
 //! The one place where errors of the Rust crates become exceptions of `overlaynet.errors`.
-use overlaynet_core::prefix;
 use overlaynet_core::wire::{self, stack};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -23,11 +22,6 @@ pub(crate) fn decode(error: wire::DecodeError) -> PyErr {
 }
 
 /// `PrefixError(value, why)`.
-pub(crate) fn prefix(value: &Bound<'_, PyAny>, error: prefix::PrefixError) -> PyErr {
-    not_a_prefix(value, &error.to_string())
-}
-
-/// `PrefixError(value, why)`, for a reason of the binding's own.
 pub(crate) fn not_a_prefix(value: &Bound<'_, PyAny>, why: &str) -> PyErr {
     python::PrefixError::new_err((value.clone().unbind(), why.to_owned()))
 }

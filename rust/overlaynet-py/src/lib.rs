@@ -1,6 +1,7 @@
 //! The Python module `overlaynet._core`: conversions between Python values and the Rust crates, and nothing else.
 //!
 //! Nothing here holds state of its own but `PrefixTable` and `Pump`, behind their locks; so the module needs no global interpreter lock.
+mod addresses;
 mod batch;
 mod buffer;
 mod error;
@@ -30,7 +31,7 @@ mod _core {
     #[pymodule_export]
     use crate::pump::Pump;
     #[pymodule_export]
-    use crate::table::PrefixTable;
+    use crate::table::{PrefixTable, iterate};
     #[pymodule_export]
     use crate::traffic::{count, flood, probe, reflect};
     #[pymodule_export]

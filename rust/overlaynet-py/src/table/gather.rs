@@ -1,0 +1,209 @@
+//! Entries for a table out of Python values, all of them read before one is inserted.
+use overlaynet_core::prefix::{Ipv4Prefix, Ipv6Prefix};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
+
+use super::entries::Value;
+use super::{Families, PrefixTable};
+use crate::buffer;
+use crate::prefix::{self, Family};
+
+/// How many items are read between two looks at signals.
+const ITEMS_AT_A_TIME: usize = 1 << 16;
+
+/// Entries of one family, which is that of the first unless the table has one.
+pub(super) struct Gathered {
+    pub(super) family: Option<u8>,
+    pub(super) v4: Vec<(Ipv4Prefix, Value)>,
+    pub(super) v6: Vec<(Ipv6Prefix, Value)>,
+    strict: bool,
+    read: usize,
+}
+
+impl Gathered {
+    pub(super) const fn new(family: Option<u8>, strict: bool) -> Self {
+        Self {
+            family,
+            v4: Vec::new(),
+            v6: Vec::new(),
+            strict,
+            read: 0,
+        }
+    }
+
+    fn push(&mut self, key: &Bound<'_, PyAny>, object: Bound<'_, PyAny>) -> PyResult<()> {
+        self.count(key.py())?;
+        let family = match self.family {
+            Some(family) => family,
+            None => prefix::version_of(key)?,
+        };
+        let value = Value::of(object);
+        if family == 4 {
+            self.v4.push((prefix::prefix(key, self.strict)?, value));
+        } else {
+            self.v6.push((prefix::prefix(key, self.strict)?, value));
+        }
+        self.family = Some(family);
+        Ok(())
+    }
+
+    fn count(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.read += 1;
+        if self.read.is_multiple_of(ITEMS_AT_A_TIME) {
+            py.check_signals()?;
+        }
+        Ok(())
+    }
+
+    /// Entries as a table's constructor takes them: a table, a mapping, or pairs.
+    pub(super) fn entries(&mut self, entries: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = entries.py();
+        if let Ok(table) = entries.cast_exact::<PrefixTable>() {
+            return self.table(py, table.get());
+        }
+        if let Ok(entries) = entries.cast_exact::<PyDict>() {
+            self.reserve(entries.len());
+            return entries.iter().try_for_each(|(key, value)| self.push(&key, value));
+        }
+        let pairs = match entries.getattr_opt(intern!(py, "items"))? {
+            Some(items) => items.call0()?,
+            None => entries.clone(),
+        };
+        for pair in pairs.try_iter()? {
+            let pair = pair?;
+            let (key, value) = match pair.cast_exact::<PyTuple>() {
+                Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
+                _ => pair.extract().map_err(|_| not_a_pair(&pair))?,
+            };
+            self.push(&key, value)?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, py: Python<'_>, table: &PrefixTable) -> PyResult<()> {
+        let value = |object: Py<PyAny>| Value::of(object.into_bound(py));
+        let family = table.family();
+        if let (Some(wanted), Some(family)) = (self.family, family)
+            && wanted != family
+            && table.__len__(py) > 0
+        {
+            // The error is that of its first prefix.
+            let first = table.keys_iterator(py, false)?.get().__next__(py)?;
+            return first.map_or(Ok(()), |first| self.push(&first, py.None().into_bound(py)));
+        }
+        match table.families() {
+            None => return Ok(()),
+            Some(Families::V4(locked)) => {
+                let entries = locked.snapshot(py).into_iter();
+                self.v4.extend(entries.map(|(prefix, object)| (prefix, value(object))));
+            }
+            Some(Families::V6(locked)) => {
+                let entries = locked.snapshot(py).into_iter();
+                self.v6.extend(entries.map(|(prefix, object)| (prefix, value(object))));
+            }
+        }
+        self.family = self.family.or(family);
+        Ok(())
+    }
+
+    /// Keys, or rows of packed prefixes one behind the other, and a value for each.
+    pub(super) fn columns(&mut self, prefixes: &Bound<'_, PyAny>, values: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = prefixes.py();
+        let values = values_of(values)?;
+        if prefixes.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err("prefixes: want many of them, or packed ones; not one str"));
+        }
+        let Some(bytes) = packed_rows(prefixes)? else {
+            let mut values = values.try_iter()?;
+            let mut missing = 0;
+            for key in prefixes.try_iter()? {
+                match values.next() {
+                    Some(value) => self.push(&key?, value?)?,
+                    None => missing += 1,
+                }
+            }
+            return self.all_have_values(missing, values.count());
+        };
+        match self.family {
+            None => Err(PyValueError::new_err(
+                "packed prefixes do not say of which family they are: the table must, by family=",
+            )),
+            Some(4) => self.rows(py, &bytes, &values, |gathered| &mut gathered.v4),
+            Some(_) => self.rows(py, &bytes, &values, |gathered| &mut gathered.v6),
+        }
+    }
+
+    fn rows<P: Family>(
+        &mut self,
+        py: Python<'_>,
+        bytes: &[u8],
+        values: &Bound<'_, PyAny>,
+        part: fn(&mut Self) -> &mut Vec<(P, Value)>,
+    ) -> PyResult<()> {
+        let row_bytes = P::BYTES + 1;
+        if !bytes.len().is_multiple_of(row_bytes) {
+            return Err(PyValueError::new_err(format!(
+                "packed prefixes: {} bytes: want {row_bytes} for each: an {} address and a byte with the length",
+                bytes.len(),
+                P::name()
+            )));
+        }
+        part(self).reserve(bytes.len() / row_bytes);
+        let mut values = values.try_iter()?;
+        let mut rows = bytes.chunks_exact(row_bytes);
+        for (row, value) in rows.by_ref().zip(values.by_ref()) {
+            self.count(py)?;
+            let prefix = prefix::of_row(py, row, self.strict)?;
+            part(self).push((prefix, Value::of(value?)));
+        }
+        let missing = bytes.len() / row_bytes - part(self).len();
+        self.all_have_values(missing, values.count())
+    }
+
+    fn all_have_values(&self, missing: usize, left: usize) -> PyResult<()> {
+        let have = self.v4.len() + self.v6.len();
+        if missing + left > 0 {
+            let (prefixes, values) = (have + missing, have + left);
+            return Err(PyValueError::new_err(format!("{prefixes} prefixes and {values} values")));
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, entries: usize) {
+        match self.family {
+            Some(4) => self.v4.reserve(entries),
+            Some(_) => self.v6.reserve(entries),
+            None => {}
+        }
+    }
+}
+
+/// The values one by one; those of an array as plain numbers, not as the array's own kind of them.
+fn values_of<'py>(values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if values.is_exact_instance_of::<PyList>() || values.is_instance_of::<PyBytes>() {
+        return Ok(values.clone());
+    }
+    match PyMemoryView::from(values) {
+        Ok(view) => view.call_method0(intern!(values.py(), "tolist")),
+        Err(_) => Ok(values.clone()),
+    }
+}
+
+/// The content of `prefixes`, if it is a buffer.
+fn packed_rows(prefixes: &Bound<'_, PyAny>) -> PyResult<Option<buffer::Content>> {
+    if prefixes.is_exact_instance_of::<PyList>() || prefixes.is_exact_instance_of::<PyTuple>() {
+        return Ok(None);
+    }
+    match buffer::content(prefixes) {
+        Ok(content) => Ok(Some(content)),
+        Err(why) if why.is_instance_of::<PyTypeError>(prefixes.py()) => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
+fn not_a_pair(value: &Bound<'_, PyAny>) -> PyErr {
+    let found = value.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
+    PyTypeError::new_err(format!("entries: want pairs of a prefix and a value, not {found:.80}"))
+}
