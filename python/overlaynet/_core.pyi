@@ -171,9 +171,7 @@ class PrefixTable(MutableMapping[_Network, _T]):
 @overload
 def iterate(table: PrefixTable[_T], what: Literal["values"], /, *, backwards: bool = False) -> Iterator[_T]: ...
 @overload
-def iterate(
-    table: PrefixTable[_T], what: Literal["items"], /, *, backwards: bool = False
-) -> Iterator[tuple[_Network, _T]]:
+def iterate(table: PrefixTable[_T], what: Literal["items"], /, *, backwards: bool = False) -> Iterator[tuple[_Network, _T]]:
     """The values or the entries of `table` as they are now, in order. This is what its views iterate over."""
 
 @final

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from overlaynet import PrefixTable
@@ -39,7 +40,7 @@ def test_threads_change_their_own_parts_of_one_table() -> None:
             if number % 2:
                 assert table.pop(prefix) == number
 
-    at_once(*(lambda thread=thread: work(thread) for thread in range(4)))  # type: ignore[misc]  # a default binds it
+    at_once(*(partial(work, thread) for thread in range(4)))
     assert len(table) == 4 * 128 + 1
 
 
@@ -121,7 +122,7 @@ def test_one_thread_decides_the_family() -> None:
             except ValueError as error:
                 refused.append(error)
 
-        at_once(lambda insert=insert: insert("10.0.0.0/8"), lambda insert=insert: insert("fd00::/8"))  # type: ignore[misc]
+        at_once(partial(insert, "10.0.0.0/8"), partial(insert, "fd00::/8"))
         assert (len(table), len(refused)) == (1, 1)
 
 
@@ -159,7 +160,12 @@ def test_a_cycle_through_a_table_is_collected() -> None:
     class Value:
         holds: Any = None
 
-    for hold in (lambda table: table, lambda table: iter(table.items()), lambda table: table.values()):
+    holds: list[Callable[[PrefixTable[Any]], object]] = [
+        lambda table: table,
+        lambda table: iter(table.items()),
+        lambda table: table.values(),
+    ]
+    for hold in holds:
         value = Value()
         table: PrefixTable[Any] = PrefixTable({"10.0.0.0/8": value})
         value.holds = hold(table)

@@ -92,7 +92,7 @@ def test_a_tunnel_wraps_as_encode_does(layers: tuple[Layer, ...], several: list[
     assert tunnel.wrap_many(several) == [encode(*layers, payload=one) for one in several]
     if payload:
         assert tunnel.wrap_many(payload * 3, stride=len(payload)) == frame * 3
-    assert pickle.loads(pickle.dumps(tunnel)).wrap(payload) == frame  # noqa: S301  # our own bytes
+    assert pickle.loads(pickle.dumps(tunnel)).wrap(payload) == frame  # our own bytes
 
 
 @given(ethernet, st.lists(vlan, max_size=2), arp)
@@ -106,7 +106,7 @@ def test_arp_survives(outer: Ethernet, tags: list[Vlan], message: Arp) -> None:
 @given(stacks)
 def test_layers_are_values(layers: tuple[Layer, ...]) -> None:
     for layer in layers:
-        assert pickle.loads(pickle.dumps(layer)) == layer  # noqa: S301  # our own bytes
+        assert pickle.loads(pickle.dumps(layer)) == layer  # our own bytes
         assert hash(layer.__replace__()) == hash(layer)
         assert layer.__replace__() == layer
         assert layer != object()

@@ -102,7 +102,7 @@ class TableAgainstDict(RuleBasedStateMachine):
         assert len(table) <= len(self.table)
         ends = {int(end) for prefix in self.model for end in (prefix.network_address, prefix.broadcast_address)}
         for end in ends:
-            for address in {end - 1, end, end + 1} & set(range(1 << self.bits)):
+            for address in range(max(end - 1, 0), min(end + 2, 1 << self.bits)):
                 assert table.get(address) == self.table.get(address)
 
     @rule()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import AsyncIterator, ItemsView, MutableMapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, assert_type
 
-from overlaynet import Pump, Tun, Tunnel, decode, decode_many, encode, encode_many, open_store
+from overlaynet import PrefixTable, Pump, Tun, Tunnel, decode, decode_many, encode, encode_many, open_store
 from overlaynet.control.client import ask, follow
 from overlaynet.errors import DecodeError, OverlaynetError
 from overlaynet.model.snapshot import Changes, Snapshot
@@ -16,6 +16,30 @@ from overlaynet.packet.pcap import Captured, Link, link_of, read_capture
 from overlaynet.store import AdministeredStore
 
 FRAME = b""
+
+
+def tables(table: PrefixTable[str], numbers: dict[str, int], buffer: bytearray) -> None:
+    assert_type(table["10.1.2.3"], str)
+    assert_type(table[b"1234"], str)
+    assert_type(table.get(IPv4Address("10.1.2.3")), str | None)
+    assert_type(table.get(5, 6), str | int)
+    assert_type(table.lookup(IPv6Address("::1")), tuple[IPv4Network | IPv6Network, str] | None)
+    assert_type([*table], list[IPv4Network | IPv6Network])
+    assert_type(table.pop("10.0.0.0/8", None), str | None)
+    assert_type(table | numbers, PrefixTable[str | int])
+    assert_type(table.aggregate(), PrefixTable[str])
+    assert_type(PrefixTable(numbers, strict=False), PrefixTable[int])
+    assert_type(PrefixTable([(IPv4Network("10.0.0.0/8"), 1.5)]), PrefixTable[float])
+    assert_type(table.lookup_many(buffer, missing=0, stride=16), memoryview)
+    assert_type(table.entry(table.lookup_slots(buffer)[0]), tuple[IPv4Network | IPv6Network, str])
+    table.load(["10.0.0.0/8", b"12345"], ["a", "b"])
+    table.load(buffer, ["a"])
+    mapping: MutableMapping[IPv4Network | IPv6Network, str] = table
+    assert_type(mapping.items(), ItemsView[IPv4Network | IPv6Network, str])
+    PrefixTable[int](family=5)  # type: ignore[arg-type]
+    table[5] = "an address is no prefix"  # type: ignore[index]
+    table["10.0.0.0/8"] = 5  # type: ignore[assignment]
+    del table[IPv4Address(5)]  # type: ignore[arg-type]
 
 
 def packets() -> None:

@@ -75,7 +75,7 @@ impl Gathered {
             let pair = pair?;
             let (key, value) = match pair.cast_exact::<PyTuple>() {
                 Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
-                _ => pair.extract().map_err(|_| not_a_pair(&pair))?,
+                _ => two_of(&pair)?,
             };
             self.push(&key, value)?;
         }
@@ -177,6 +177,21 @@ impl Gathered {
             Some(_) => self.v6.reserve(entries),
             None => {}
         }
+    }
+}
+
+/// The prefix and the value of what is no tuple of two.
+fn two_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let mut items = Vec::with_capacity(2);
+    if !pair.is_instance_of::<PyString>() {
+        let found = pair.try_iter().map_err(|_| not_a_pair(pair))?;
+        for item in found.take(3) {
+            items.push(item?);
+        }
+    }
+    match <[_; 2]>::try_from(items) {
+        Ok([prefix, value]) => Ok((prefix, value)),
+        Err(_) => Err(not_a_pair(pair)),
     }
 }
 
