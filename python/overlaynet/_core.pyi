@@ -73,7 +73,7 @@ class PrefixTable(MutableMapping[_Network, _T]):
         """The entries of both; where both have a prefix, the value of `other`."""
 
     def __ror__(self, other: Mapping[Any, _D], /) -> PrefixTable[_T | _D]: ...
-    def __ior__(self, other: Mapping[Any, _T], /) -> Self: ...
+    def __ior__(self, other: Mapping[Any, _T], /) -> Self: ...  # type: ignore[misc]  # a table stays one of the same values
     def __and__(self, other: PrefixTable[Any], /) -> PrefixTable[_T]:
         """The entries whose prefixes are in `other`, too."""
 

@@ -108,7 +108,7 @@ class TableAgainstDict(RuleBasedStateMachine):
     @rule()
     def copy(self) -> None:
         """The copies go their own ways; the table goes on as one of them."""
-        for table in (self.table.copy(), pickle.loads(pickle.dumps(self.table)), PrefixTable(self.table)):
+        for table in (self.table.copy(), pickle.loads(pickle.dumps(self.table)), PrefixTable[int](self.table)):
             assert table == self.table == self.model
             self.table.clear()
             self.table = table

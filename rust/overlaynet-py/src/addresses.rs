@@ -112,7 +112,11 @@ fn swapped<P: Family>(buffer: &PyUntypedBuffer) -> PyResult<bool> {
         return Err(PyTypeError::new_err(format!(
             "addresses: items of format {:?}: want bytes in network order{}",
             String::from_utf8_lossy(format),
-            if P::VERSION == 4 { ", or unsigned numbers of 4 bytes" } else { "" },
+            if P::VERSION == 4 {
+                ", or unsigned numbers of 4 bytes"
+            } else {
+                ""
+            },
         )));
     }
     let big = match order {

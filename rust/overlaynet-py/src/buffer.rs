@@ -148,7 +148,10 @@ impl Kept {
             Self::Fixed(content, _) => into.copy_from_slice(&content[start..start + into.len()]),
             Self::Shared(buffer) => {
                 let end = start.checked_add(into.len());
-                assert!(end.is_some_and(|end| end <= buffer.len_bytes()), "the part lies in the buffer");
+                assert!(
+                    end.is_some_and(|end| end <= buffer.len_bytes()),
+                    "the part lies in the buffer"
+                );
                 // SAFETY: the memory is contiguous, is held as long as the buffer is, and so many bytes of it are there.
                 unsafe { copy_shared(buffer.buf_ptr().cast_const().cast::<u8>().add(start), into) };
             }

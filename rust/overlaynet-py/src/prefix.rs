@@ -52,7 +52,10 @@ impl Classes {
 
 /// What the binding needs of a family, besides what the core does.
 pub(crate) trait Family:
-    Prefix<Address: Address<Bits: Send + Sync> + Packed<<Self as Prefix>::Address> + Display + Send + Sync> + Send + Sync + 'static
+    Prefix<Address: Address<Bits: Send + Sync> + Packed<<Self as Prefix>::Address> + Display + Send + Sync>
+    + Send
+    + Sync
+    + 'static
 {
     /// The IP version.
     const VERSION: u8;
@@ -357,7 +360,9 @@ fn of_object<P: Family>(value: &Bound<'_, PyAny>, strict: bool) -> PyResult<Key<
     } else {
         return Err(wrong_type(value));
     };
-    found.unwrap_or(Err(Fault::Syntax)).map_err(|fault| refused::<P>(value, fault))
+    found
+        .unwrap_or(Err(Fault::Syntax))
+        .map_err(|fault| refused::<P>(value, fault))
 }
 
 /// The address that `object` has packed, if it is one of the family.

@@ -77,10 +77,15 @@ impl<P: Family> Locked<P> {
         };
         done.map_err(|slot| {
             let entries = self.read(py);
-            let entry = entries.entry(slot).map(|(prefix, object)| (prefix, object.clone_ref(py)));
+            let entry = entries
+                .entry(slot)
+                .map(|(prefix, object)| (prefix, object.clone_ref(py)));
             drop(entries);
             let found = entry.map_or_else(String::new, |(prefix, object)| {
-                let object = object.bind(py).repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
+                let object = object
+                    .bind(py)
+                    .repr()
+                    .map_or_else(|_| "?".to_owned(), |text| text.to_string());
                 format!("{prefix}: {object:.80}: ")
             });
             PyValueError::new_err(format!(
@@ -92,7 +97,13 @@ impl<P: Family> Locked<P> {
 
 impl<P: Family> Entries<P> {
     /// Answers into `room`; the error is the slot of a value that is no number.
-    fn answer(&self, addresses: &Addresses<P>, start: usize, answer: Answer, room: &mut [u8]) -> Result<(), u32> {
+    fn answer(
+        &self,
+        addresses: &Addresses<P>,
+        start: usize,
+        answer: Answer,
+        room: &mut [u8],
+    ) -> Result<(), u32> {
         let mut slots = [0; SLOTS];
         let mut part = addresses.reader(start);
         for room in room.chunks_mut(SLOTS * answer.bytes()) {

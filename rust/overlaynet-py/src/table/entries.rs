@@ -21,7 +21,9 @@ pub(crate) struct Value {
 impl Value {
     pub(super) fn of(object: Bound<'_, PyAny>) -> Self {
         let number = object.cast_exact::<PyInt>().ok();
-        let number = number.and_then(|number| number.extract().ok()).unwrap_or(NO_NUMBER);
+        let number = number
+            .and_then(|number| number.extract().ok())
+            .unwrap_or(NO_NUMBER);
         Self {
             object: object.unbind(),
             number,
@@ -175,13 +177,17 @@ impl<P: Family> Locked<P> {
     /// For a caller that holds the interpreter, and lets go of it while it waits.
     #[inline]
     pub(super) fn read(&self, py: Python<'_>) -> RwLockReadGuard<'_, Entries<P>> {
-        self.0.read_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .read_py_attached(py)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As above.
     #[inline]
     pub(super) fn write(&self, py: Python<'_>) -> RwLockWriteGuard<'_, Entries<P>> {
-        self.0.write_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .write_py_attached(py)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For a caller that has let go of the interpreter.
@@ -222,7 +228,11 @@ impl<P: Family> Locked<P> {
         let Ok(entries) = self.0.try_read() else {
             return Ok(());
         };
-        entries.objects.iter().flatten().try_for_each(|object| visit.call(object))
+        entries
+            .objects
+            .iter()
+            .flatten()
+            .try_for_each(|object| visit.call(object))
     }
 }
 
@@ -231,5 +241,7 @@ pub(super) fn owned<'a, P: Family>(
     py: Python<'_>,
     entries: impl Iterator<Item = (P, &'a Py<PyAny>)>,
 ) -> Vec<(P, Py<PyAny>)> {
-    entries.map(|(prefix, object)| (prefix, object.clone_ref(py))).collect()
+    entries
+        .map(|(prefix, object)| (prefix, object.clone_ref(py)))
+        .collect()
 }

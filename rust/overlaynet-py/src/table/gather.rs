@@ -97,11 +97,13 @@ impl Gathered {
             None => return Ok(()),
             Some(Families::V4(locked)) => {
                 let entries = locked.snapshot(py).into_iter();
-                self.v4.extend(entries.map(|(prefix, object)| (prefix, value(object))));
+                self.v4
+                    .extend(entries.map(|(prefix, object)| (prefix, value(object))));
             }
             Some(Families::V6(locked)) => {
                 let entries = locked.snapshot(py).into_iter();
-                self.v6.extend(entries.map(|(prefix, object)| (prefix, value(object))));
+                self.v6
+                    .extend(entries.map(|(prefix, object)| (prefix, value(object))));
             }
         }
         self.family = self.family.or(family);
@@ -113,7 +115,9 @@ impl Gathered {
         let py = prefixes.py();
         let values = values_of(values)?;
         if prefixes.is_instance_of::<PyString>() {
-            return Err(PyTypeError::new_err("prefixes: want many of them, or packed ones; not one str"));
+            return Err(PyTypeError::new_err(
+                "prefixes: want many of them, or packed ones; not one str",
+            ));
         }
         let Some(bytes) = packed_rows(prefixes)? else {
             let mut values = values.try_iter()?;
@@ -166,7 +170,9 @@ impl Gathered {
         let have = self.v4.len() + self.v6.len();
         if missing + left > 0 {
             let (prefixes, values) = (have + missing, have + left);
-            return Err(PyValueError::new_err(format!("{prefixes} prefixes and {values} values")));
+            return Err(PyValueError::new_err(format!(
+                "{prefixes} prefixes and {values} values"
+            )));
         }
         Ok(())
     }
@@ -219,6 +225,10 @@ fn packed_rows(prefixes: &Bound<'_, PyAny>) -> PyResult<Option<buffer::Content>>
 }
 
 fn not_a_pair(value: &Bound<'_, PyAny>) -> PyErr {
-    let found = value.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
-    PyTypeError::new_err(format!("entries: want pairs of a prefix and a value, not {found:.80}"))
+    let found = value
+        .repr()
+        .map_or_else(|_| "?".to_owned(), |text| text.to_string());
+    PyTypeError::new_err(format!(
+        "entries: want pairs of a prefix and a value, not {found:.80}"
+    ))
 }

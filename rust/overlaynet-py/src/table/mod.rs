@@ -203,7 +203,10 @@ impl PrefixTable {
 
     /// The view of that name in `overlaynet.prefixes`.
     fn view<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        slf.py().import(intern!(slf.py(), "overlaynet.prefixes"))?.getattr(name)?.call1((slf,))
+        slf.py()
+            .import(intern!(slf.py(), "overlaynet.prefixes"))?
+            .getattr(name)?
+            .call1((slf,))
     }
 }
 
@@ -223,7 +226,12 @@ impl From<Locked<Ipv6Prefix>> for Families {
 impl PrefixTable {
     #[new]
     #[pyo3(signature = (entries = None, /, *, family = None, strict = true))]
-    fn new(py: Python<'_>, entries: Option<&Bound<'_, PyAny>>, family: Option<u8>, strict: bool) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        entries: Option<&Bound<'_, PyAny>>,
+        family: Option<u8>,
+        strict: bool,
+    ) -> PyResult<Self> {
         let table = Self::open(strict);
         match family {
             None => {}
@@ -400,7 +408,11 @@ impl PrefixTable {
     }
 
     #[pyo3(signature = (addresses, /, *, stride = None))]
-    fn lookup_slots<'py>(&self, addresses: &Bound<'py, PyAny>, stride: Option<usize>) -> PyResult<Bound<'py, PyAny>> {
+    fn lookup_slots<'py>(
+        &self,
+        addresses: &Bound<'py, PyAny>,
+        stride: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         of_family!(self, table => table.lookup_many(addresses, stride, Answer::Slot), else Err(no_family()))
     }
 
@@ -457,11 +469,17 @@ impl PrefixTable {
         match self.families.get() {
             Some(Families::V4(table)) => {
                 let entries = table.snapshot(py).into_iter();
-                self.of_entries(py, entries.map(|(prefix, object)| (prefix, value(object))).collect())
+                self.of_entries(
+                    py,
+                    entries.map(|(prefix, object)| (prefix, value(object))).collect(),
+                )
             }
             Some(Families::V6(table)) => {
                 let entries = table.snapshot(py).into_iter();
-                self.of_entries(py, entries.map(|(prefix, object)| (prefix, value(object))).collect())
+                self.of_entries(
+                    py,
+                    entries.map(|(prefix, object)| (prefix, value(object))).collect(),
+                )
             }
             None => Self::open(self.strict),
         }
@@ -547,7 +565,10 @@ impl PrefixTable {
             _ => String::new(),
         };
         let strict = if self.strict { "" } else { ", strict=False" };
-        Ok(format!("PrefixTable({{{}{more}}}{family}{strict})", shown.join(", ")))
+        Ok(format!(
+            "PrefixTable({{{}{more}}}{family}{strict})",
+            shown.join(", ")
+        ))
     }
 
     /// The class and how it is made, and the state that is then given to `__setstate__`: so a table may hold itself.
@@ -558,7 +579,9 @@ impl PrefixTable {
         keywords.set_item(intern!(py, "family"), table.family())?;
         keywords.set_item(intern!(py, "strict"), table.strict)?;
         let state = of_family!(table, table => state(py, table.snapshot(py))?, else PyTuple::empty(py));
-        let make = py.import(intern!(py, "copyreg"))?.getattr(intern!(py, "__newobj_ex__"))?;
+        let make = py
+            .import(intern!(py, "copyreg"))?
+            .getattr(intern!(py, "__newobj_ex__"))?;
         let arguments = (slf.get_type(), PyTuple::empty(py), keywords);
         (make, arguments, state).into_pyobject(py)
     }
@@ -583,7 +606,12 @@ impl PrefixTable {
 /// The values or the entries of `table`, for its views.
 #[pyfunction]
 #[pyo3(signature = (table, what, /, *, backwards = false))]
-pub(crate) fn iterate(py: Python<'_>, table: &PrefixTable, what: &str, backwards: bool) -> PyResult<TableIterator> {
+pub(crate) fn iterate(
+    py: Python<'_>,
+    table: &PrefixTable,
+    what: &str,
+    backwards: bool,
+) -> PyResult<TableIterator> {
     let what = match what {
         "values" => What::Values,
         "items" => What::Items,
@@ -596,19 +624,30 @@ fn parts<P: Family>(py: Python<'_>, table: &Locked<P>, what: What) -> (Vec<P>, V
     let entries = table.read(py);
     match what {
         What::Keys => (entries.iter().map(|(prefix, _)| prefix).collect(), Vec::new()),
-        What::Values | What::Items => entries.iter().map(|(prefix, object)| (prefix, object.clone_ref(py))).unzip(),
+        What::Values | What::Items => entries
+            .iter()
+            .map(|(prefix, object)| (prefix, object.clone_ref(py)))
+            .unzip(),
     }
 }
 
-fn looked_up<'py, P: Family>(py: Python<'py>, table: &Locked<P>, address: P::Address) -> PyResult<Option<Entry<'py>>> {
+fn looked_up<'py, P: Family>(
+    py: Python<'py>,
+    table: &Locked<P>,
+    address: P::Address,
+) -> PyResult<Option<Entry<'py>>> {
     let entries = table.read(py);
-    let found = entries.lookup(address).map(|(prefix, object)| (prefix, object.clone_ref(py)));
+    let found = entries
+        .lookup(address)
+        .map(|(prefix, object)| (prefix, object.clone_ref(py)));
     drop(entries);
     entry(py, found)
 }
 
 fn entry<P: Family>(py: Python<'_>, found: Option<(P, Py<PyAny>)>) -> PyResult<Option<Entry<'_>>> {
-    found.map(|(prefix, object)| Ok((prefix::network(py, prefix)?, object))).transpose()
+    found
+        .map(|(prefix, object)| Ok((prefix::network(py, prefix)?, object)))
+        .transpose()
 }
 
 fn list<P: Family>(py: Python<'_>, entries: Vec<(P, Py<PyAny>)>) -> PyResult<Bound<'_, PyList>> {
@@ -641,10 +680,15 @@ fn is_mapping(other: &Bound<'_, PyAny>) -> PyResult<bool> {
     if other.is_exact_instance_of::<PrefixTable>() || other.is_instance_of::<PyDict>() {
         return Ok(true);
     }
-    let mapping = other.py().import(intern!(other.py(), "collections.abc"))?.getattr(intern!(other.py(), "Mapping"))?;
+    let mapping = other
+        .py()
+        .import(intern!(other.py(), "collections.abc"))?
+        .getattr(intern!(other.py(), "Mapping"))?;
     other.is_instance(&mapping)
 }
 
 fn no_family() -> PyErr {
-    PyValueError::new_err("packed addresses do not say of which family they are: the table must, by family= or a first prefix")
+    PyValueError::new_err(
+        "packed addresses do not say of which family they are: the table must, by family= or a first prefix",
+    )
 }

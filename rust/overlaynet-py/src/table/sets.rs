@@ -8,7 +8,12 @@ use crate::prefix::Family;
 pub(super) type Parts<P> = Vec<(P, Value)>;
 
 /// The entries of a table whose prefixes are in another, or are not.
-pub(super) fn chosen<P: Family>(py: Python<'_>, entries: Vec<(P, Py<PyAny>)>, other: &Entries<P>, inside: bool) -> Parts<P> {
+pub(super) fn chosen<P: Family>(
+    py: Python<'_>,
+    entries: Vec<(P, Py<PyAny>)>,
+    other: &Entries<P>,
+    inside: bool,
+) -> Parts<P> {
     entries
         .into_iter()
         .filter(|(prefix, _)| other.contains(prefix) == inside)
