@@ -62,8 +62,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_address_comes_out_of_its_text(bits: u32) {
-            let address = Ipv4Addr::from_bits(bits);
-            prop_assert_eq!(ipv4(address.to_string().as_bytes()), Some((bits, &[][..])));
+            let text = Ipv4Addr::from_bits(bits).to_string();
+            prop_assert_eq!(ipv4(text.as_bytes()), Some((bits, &[][..])));
         }
 
         #[test]

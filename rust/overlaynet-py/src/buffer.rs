@@ -171,16 +171,18 @@ unsafe fn copy_shared(from: *const u8, into: &mut [u8]) {
     };
     let len = into.len();
     let head = from.align_offset(size_of::<u64>()).min(len);
-    let words = (len - head) / size_of::<u64>();
-    for (at, place) in into[..head].iter_mut().enumerate() {
+    let (first, rest) = into.split_at_mut(head);
+    let (words, last) = rest.as_chunks_mut::<8>();
+    for (at, place) in first.iter_mut().enumerate() {
         *place = byte(at);
     }
-    for (at, place) in into[head..].as_chunks_mut::<8>().0.iter_mut().enumerate() {
+    for (at, place) in words.iter_mut().enumerate() {
         // SAFETY: the word is aligned, and lies inside of what can be read.
         let word = unsafe { AtomicU64::from_ptr(from.add(head + 8 * at).cast_mut().cast()) };
         *place = word.load(Ordering::Relaxed).to_ne_bytes();
     }
-    for at in head + words * size_of::<u64>()..len {
-        into[at] = byte(at);
+    let behind = len - last.len();
+    for (at, place) in last.iter_mut().enumerate() {
+        *place = byte(behind + at);
     }
 }
