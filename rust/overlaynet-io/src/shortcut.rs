@@ -170,11 +170,11 @@ impl Shortcut {
     ) -> Taken<'_> {
         let (now, peer) = (Instant::now(), to.endpoint.ip());
         // What repeats lost super-packets are single ones: they ask as well.
-        if !is_super
-            && !(self.tap.is_some()
+        let asks = is_super
+            || (self.tap.is_some()
                 && self.flows.has_super_packets(flow(packet), now)
-                && self.reach.is_open(peer, now))
-        {
+                && self.reach.is_open(peer, now));
+        if !asks {
             return NOT_TAKEN;
         }
         let outside = tables.header(to.peer);
