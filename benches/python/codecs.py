@@ -1,23 +1,20 @@
 """The codecs against their peers, in ratios of one run: rounds of each are interleaved, and the best of each counts.
 
 The frame is an outer IPv4 header, UDP without checksum, VXLAN, an Ethernet header and an inner IPv4 header around 86 bytes: 156
-in all. A peer's unchecked reading stands against our checked one. `make bench-codecs` writes the figures.
+in all. A peer's unchecked reading stands against our checked one.
 """
 
 from __future__ import annotations
 
-import gc
 import struct
-import timeit
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import dpkt
 import numpy
-from overlaynet.lab.figures import Figure, at_least, at_most, write_report
+from overlaynet.lab.figures import Figure, at_least, at_most
 from overlaynet.packet import Ethernet, Ipv4, Tunnel, Udp, Vxlan, decode, decode_many, encode
 from scapy import all as scapy
+
+from benches.python.timing import nanoseconds
 
 NEAR, FAR = "02:00:00:00:00:01", "02:00:00:00:00:02"
 LAYERS = (
@@ -31,9 +28,6 @@ PAYLOAD = bytes(range(86))
 FRAME = encode(*LAYERS, payload=PAYLOAD)
 FRAMES = 1024
 FEW = 128  # so many frames and what is made of them fit into the first cache
-REPORT = Path(__file__).parents[1] / "results" / "codecs.json"
-ROUNDS = 60
-ROUND_S = 0.004
 
 # Version and header length, protocol, source, destination; UDP's ports; the VNI: seven numbers, at their places.
 SEVEN = struct.Struct(">B8xB2xIIHH8xI")
@@ -189,33 +183,3 @@ def figures() -> list[Figure]:
         Figure(f"batch encode, a frame of {FRAMES}", batch["ours, many"] / FRAMES, "ns"),
         Figure(f"batch encode: dpkt / ours, {FEW} frames", batch["dpkt"] / per_packet, "x", at_least(4500)),
     ]
-
-
-def nanoseconds(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Nanoseconds a call: the best of interleaved rounds, less what an empty call takes."""
-    calls = {"nothing": lambda: None, **calls}
-    timers = {name: timeit.Timer(call) for name, call in calls.items()}
-    numbers = {name: max(1, int(ROUND_S / max(timer.timeit(1), timer.timeit(1), 1e-7))) for name, timer in timers.items()}
-    best = dict.fromkeys(calls, float("inf"))
-    with collector_off():
-        for _ in range(ROUNDS):
-            for name, timer in timers.items():
-                best[name] = min(best[name], timer.timeit(numbers[name]) / numbers[name] * 1e9)
-    return {name: time - best["nothing"] for name, time in best.items()}
-
-
-@contextmanager
-def collector_off() -> Iterator[None]:
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-if __name__ == "__main__":
-    measured = figures()
-    for figure in measured:
-        target = "" if figure.target is None else f"  {figure.target} {'met' if figure.met else 'MISSED'}"
-        print(f"{figure.figure:<70}{figure.value:>12.4g} {figure.unit}{target}")
-    write_report(REPORT, command="make bench-codecs", figures=measured)

@@ -10,6 +10,33 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
+__all__ = [
+    "AddressInUseError",
+    "CaptureError",
+    "ConfigError",
+    "ConflictError",
+    "DaemonRunningError",
+    "DaemonUnreachableError",
+    "DataplaneError",
+    "DecodeError",
+    "HistoryGoneError",
+    "HostIdInUseError",
+    "InvariantError",
+    "KernelBusyError",
+    "KernelError",
+    "KernelPermissionError",
+    "LabError",
+    "LeaseLostError",
+    "NetworkNotConfiguredError",
+    "OverlaynetError",
+    "PrefixError",
+    "StaleSnapshotError",
+    "StoreDataError",
+    "StoreError",
+    "StoreUnavailableError",
+    "SubnetsExhaustedError",
+]
+
 _LONGEST_SHOWN = 400
 """How many characters of a value an error shows: more would hide what is wrong with it."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib import import_module
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import overlaynet
 import pytest
@@ -31,6 +34,17 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     assert not {"pyroute2", "grpc", "numpy", "google", "click", "structlog", "rich"} & set(found)
+
+
+def test_what_the_library_page_uses_is_public() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "library.md").read_text()
+    imports = re.findall(r"^from (overlaynet[\w.]*) import (.+)$", page, re.MULTILINE)
+    assert len(imports) > 10
+    for module, names in imports:
+        used = {name.partition(" as ")[0].strip() for name in names.split(",")}
+        public = import_module(module)
+        # A package's modules are public if what is in them is.
+        assert all(name in getattr(public, "__all__", ()) or hasattr(getattr(public, name), "__all__") for name in used), module
 
 
 @pytest.mark.parametrize("name", overlaynet.__all__)

@@ -10,6 +10,8 @@ from typing import Any
 from overlaynet.control.protocol import SOCKET_NAME, TIMEOUT_S, decode, encode
 from overlaynet.errors import DaemonUnreachableError
 
+__all__ = ["ask", "follow"]
+
 
 def ask(run_dir: Path, request: str) -> dict[str, Any]:
     """The answer to `request`. DaemonUnreachableError: no daemon answers at the socket in `run_dir`, or not in time."""

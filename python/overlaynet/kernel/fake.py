@@ -31,6 +31,8 @@ from overlaynet.model.kernel import (
     describe,
 )
 
+__all__ = ["FakeKernel", "Fault"]
+
 
 @dataclass(slots=True)
 class Fault:

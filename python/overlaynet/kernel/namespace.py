@@ -20,6 +20,8 @@ from typing import TypeVar
 
 from overlaynet.errors import KernelError
 
+__all__ = ["NamespaceThread", "create_tun", "read_sysctl", "route_socket", "write_sysctl"]
+
 _T = TypeVar("_T")
 
 _CLONE_NEWNET = 0x40000000

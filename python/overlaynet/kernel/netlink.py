@@ -41,6 +41,8 @@ from overlaynet.model.kernel import (
     describe,
 )
 
+__all__ = ["NetlinkKernel"]
+
 _ADDR_GEN_MODE_NONE = "1"
 
 _Single: TypeAlias = VxlanLink | TunLink | LinkAddress | Sysctl

@@ -36,6 +36,8 @@ from overlaynet.lab.topology import (
 )
 from overlaynet.model.addresses import Family, Mtu, Prefix
 
+__all__ = ["READY_S", "Lab", "Progress", "configure", "down", "names", "namespaces_of", "network_config", "running", "up"]
+
 READY_S = 30.0
 
 _NETWORK: Mapping[Family, str] = {Family.IPV4: "Network", Family.IPV6: "IPv6Network"}

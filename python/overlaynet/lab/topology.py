@@ -49,6 +49,26 @@ from typing import TypeAlias
 from overlaynet.errors import ConfigError
 from overlaynet.model.addresses import Address, Family, Prefix
 
+__all__ = [
+    "BACKENDS",
+    "MOST_BRIDGES",
+    "MOST_HOSTS",
+    "NAMESPACE_PREFIX",
+    "OVERLAY_NETWORKS",
+    "Attachment",
+    "Families",
+    "Host",
+    "Interface",
+    "Plan",
+    "Pod",
+    "Underlay",
+    "attachments",
+    "lab_of_namespace",
+    "parse_families",
+    "plain_subnets",
+    "plan_lab",
+]
+
 NAMESPACE_PREFIX = "ovl-"
 MOST_HOSTS = 250
 MOST_BRIDGES = 8

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NewType, Self, TypeAlias
 
+__all__ = ["Address", "Family", "LinkIndex", "MacAddress", "Mtu", "Prefix", "Vni"]
+
 Address: TypeAlias = IPv4Address | IPv6Address
 """An IP address of either family."""
 

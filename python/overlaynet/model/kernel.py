@@ -14,6 +14,32 @@ from typing import ClassVar, Literal, TypeAlias
 
 from overlaynet.model.addresses import Address, Family, LinkIndex, MacAddress, Mtu, Prefix, Vni
 
+__all__ = [
+    "NEXT_HOP_IDS",
+    "ROUTE_PROTOCOL",
+    "UNREACHABLE_METRIC",
+    "Delete",
+    "FdbEntry",
+    "KernelObject",
+    "Link",
+    "LinkAddress",
+    "Neighbour",
+    "NextHop",
+    "ObjectKind",
+    "Observation",
+    "Operation",
+    "Put",
+    "Route",
+    "Scope",
+    "Sysctl",
+    "TunLink",
+    "Underlay",
+    "VxlanLink",
+    "describe",
+    "in_order",
+    "route_key",
+]
+
 ROUTE_PROTOCOL = 79
 """The route protocol number (`rtm_protocol`) of every route that is ours."""
 

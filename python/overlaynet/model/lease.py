@@ -12,6 +12,8 @@ from typing import NewType
 
 from overlaynet.model.addresses import Address, Family, Prefix
 
+__all__ = ["Grant", "HostId", "Lease", "LeaseAttributes", "Subnets"]
+
 HostId = NewType("HostId", str)
 """The random identity of a host, 32 hexadecimal digits, made once and kept in its state directory."""
 

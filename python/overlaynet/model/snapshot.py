@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from overlaynet.model.lease import Lease, Subnets
 
+__all__ = ["Change", "Changes", "ConfigPut", "LeaseGone", "LeasePut", "Snapshot", "StoreTraits", "Unreadable", "UnreadableGone"]
+
 
 @dataclass(frozen=True, slots=True)
 class StoreTraits:

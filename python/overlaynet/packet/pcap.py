@@ -15,6 +15,8 @@ from typing import Final, Protocol
 from overlaynet.errors import CaptureError
 from overlaynet.packet import First
 
+__all__ = ["MOST_BYTES", "Captured", "Link", "Stream", "link_of", "read_capture"]
+
 
 class Stream(Protocol):
     """Where bytes come from: a binary file, a pipe, `io.BytesIO`."""

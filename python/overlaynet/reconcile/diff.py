@@ -44,6 +44,8 @@ from overlaynet.model.kernel import (
     in_order,
 )
 
+__all__ = ["Difference", "diff", "diff_by_key", "link_of"]
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:

@@ -8,6 +8,8 @@ from overlaynet.errors import ConfigError
 from overlaynet.store import AdministeredStore
 from overlaynet.store.location import StoreLocation
 
+__all__ = ["open_store"]
+
 _SQLITE = "sqlite:///"
 _ETCD = ("etcd://", "etcds://")
 
