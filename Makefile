@@ -13,7 +13,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv
 
-.PHONY: bench bench-breaking bench-control bench-data bench-restarts bench-simulation help build demo test soak fuzz check system wheel lock clean
+.PHONY: bench bench-breaking bench-control bench-data bench-healing bench-restarts bench-simulation help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -56,9 +56,15 @@ bench-data: build ## Measure the data plane, into benches/results/ and the table
 
 bench-breaking: build ## Break hosts at random for ten minutes, into benches/results/reliability.json (as root)
 	$(BIN)/python benches/lab/breaking.py
+	$(BIN)/python benches/readme_tables.py
+
+bench-healing: build ## Measure how soon each breakage is healed, into benches/results/healing.json (as root)
+	$(BIN)/python benches/lab/healing.py
+	$(BIN)/python benches/readme_tables.py
 
 bench-control: build ## Measure what 10,000 peers cost the control plane, into benches/results/control-plane.json (as root)
-	$(BIN)/python benches/lab/control_plane.py
+	$(BIN)/python -m benches.lab.control_plane
+	$(BIN)/python benches/readme_tables.py
 
 bench-restarts: build ## Measure what a daemon's end and its next start cost traffic, into benches/results/
 	$(BIN)/python benches/lab/restarts.py

@@ -70,6 +70,56 @@ def offloads_table() -> str:
     return "\n".join([*lines, "", f"Parts of `udp` with every offload, veth, medians of the rounds' ratios. On {machine}."])
 
 
+def healing_table() -> str:
+    """Each cause with its healing times and losses."""
+    report = RESULTS / "healing.json"
+    found = values(report)
+    lines = [row(["backend", "cause", "healed, median, ms", "longest, ms", "datagrams lost, median"]), "|" + "---|" * 5]
+    for figure in found:
+        name, _, measure = figure.rpartition(": healed, ")
+        if measure != "median" or ": " not in name:
+            continue
+        backend, _, cause = name.partition(": ")
+        longest = next(value for other, value in found.items() if other.startswith(f"{name}: healed, longest of "))
+        lost = next(value for other, value in found.items() if other.startswith(f"{name}: datagrams lost "))
+        lines.append(row([f"`{backend}`", cause, f"{found[figure]:.0f}", f"{longest:.0f}", f"{lost:.0f}"]))
+    every = [found[f"every cause: healed, {what}"] for what in ("median", "99th percentile")]
+    said = f"Over every cause: {every[0]:.0f} ms at the median, {every[1]:.0f} ms at the 99th percentile. On {machine(report)}."
+    return "\n".join([*lines, "", said])
+
+
+def breaking_table() -> str:
+    """Each backend's ten minutes."""
+    report = RESULTS / "reliability.json"
+    rows = json.loads(report.read_text())["rows"]
+    backends = list(dict.fromkeys(one["figure"].partition(": ")[0] for one in rows))
+    found = {one["figure"]: one for one in rows}
+    lines = [row(["", *(f"`{backend}`" for backend in backends)]), "|" + "---|" * (len(backends) + 1)]
+    for measure in dict.fromkeys(one["figure"].partition(": ")[2] for one in rows):
+        several = [found.get(f"{backend}: {measure}") for backend in backends]
+        unit = next(one["unit"] for one in several if one is not None)
+        name = f"{measure}, {unit}" if unit and unit not in measure else measure
+        lines.append(row([name, *("-" if one is None else f"{one['value']:g}" for one in several)]))
+    return "\n".join([*lines, "", f"On {machine(report)}."])
+
+
+def control_table() -> str:
+    """What has a target, or is there at the largest size."""
+    report = RESULTS / "control-plane.json"
+    rows = json.loads(report.read_text())["rows"]
+    lines = [row(["figure", "value", "target", ""]), "|" + "---|" * 4]
+    for one in rows:
+        if one["target"] is not None or one["figure"].startswith("10000 peers: "):
+            met = "" if one["met"] is None else "met" if one["met"] else "**missed**"
+            lines.append(row([one["figure"], f"{one['value']:g} {one['unit']}", one["target"] or "", met]))
+    return "\n".join([*lines, "", f"On {machine(report)}."])
+
+
+def machine(report: Path) -> str:
+    """What the figures hang on."""
+    return str(json.loads(report.read_text())["machine"])
+
+
 def row(cells: list[str]) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
@@ -77,6 +127,9 @@ def row(cells: list[str]) -> str:
 
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "data-plane": (ROOT / "README.md", paths_table),
+    "healing": (ROOT / "docs" / "reliability.md", healing_table),
+    "breaking": (ROOT / "docs" / "reliability.md", breaking_table),
+    "control-plane": (ROOT / "docs" / "reliability.md", control_table),
     "offload-matrix": (ROOT / "docs" / "performance.md", offloads_table),
 }
 """Each table's name in its markers, the page, and what writes it."""
@@ -97,7 +150,11 @@ def main(*, check: bool) -> int:
     stale = 0
     for name, (path, table) in TABLES.items():
         page = path.read_text()
-        wanted = with_table(page, name, table())
+        try:
+            text = table()
+        except FileNotFoundError as missing:
+            text = f"Not measured yet: there is no `{Path(missing.filename).name}`."
+        wanted = with_table(page, name, text)
         if wanted == page:
             continue
         if check:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,8 +36,14 @@ def broken(backend: str, seconds: float, seed: int) -> Broken:
 def figures_of(backend: str, found: Broken) -> list[Figure]:
     """What is reported of one backend."""
     held = list(zip(found.before, found.after, strict=True))
+    times = [seconds * 1e3 for seconds in found.healed if seconds is not None]
+    counts = sorted(Counter(found.causes).items())
     return [
-        Figure(f"{backend}: breakages", len(found.causes), "breakages"),
+        *(Figure(f"{backend}: {cause}", times_played, "times") for cause, times_played in counts),
+        Figure(f"{backend}: breakages in all", len(found.causes), "breakages"),
+        Figure(f"{backend}: healed before the next, a second later", 100.0 * len(times) / len(found.healed), "%"),
+        Figure(f"{backend}: these healed in, median", statistics.median(times), "ms", at_most(200)),
+        Figure(f"{backend}: these healed in, 99th percentile", statistics.quantiles(times, n=100)[98], "ms", at_most(1000)),
         Figure(f"{backend}: state equal after the last breakage within", found.last_seconds * 1e3, "ms", at_most(1000)),
         Figure(f"{backend}: datagrams lost of 2,000 a second", 100.0 * found.loss.lost / found.loss.sent, "%"),
         Figure(f"{backend}: tasks, after over before, most of a daemon", max(b.tasks - a.tasks for a, b in held), "", at_most(0)),

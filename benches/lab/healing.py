@@ -1,6 +1,6 @@
 """Healing times: every cause of `overlaynet.lab.healing`, several times over, and the share of each that the flow lost.
 
-Run as root: `python benches/lab/healing.py`. The report is benches/results/healing.json.
+Run as root: `make bench-healing`. The report is benches/results/healing.json.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     for figure in figures:
         print(f"{figure.figure:<75} {figure.value:10.4g} {figure.unit:<10} {'' if figure.target is None else figure.target}")
     _REPORT.parent.mkdir(exist_ok=True)
-    write_report(_REPORT, command="python benches/lab/healing.py", figures=figures)
+    write_report(_REPORT, command="make bench-healing", figures=figures)
 
 
 if __name__ == "__main__":

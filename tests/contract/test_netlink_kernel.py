@@ -17,11 +17,27 @@ import pytest
 import pytest_asyncio
 from overlaynet.errors import KernelError
 from overlaynet.kernel import namespace as namespace_module
+from overlaynet.kernel.bulk import BulkSocket
+from overlaynet.kernel.entries import Fields
 from overlaynet.kernel.monitor import Monitor
 from overlaynet.kernel.namespace import NamespaceThread
 from overlaynet.kernel.netlink import NetlinkKernel
 from overlaynet.model.addresses import MacAddress, Mtu, Vni
-from overlaynet.model.kernel import Delete, FdbEntry, LinkAddress, Neighbour, Put, Route, Sysctl, TunLink, VxlanLink, describe
+from overlaynet.model.kernel import (
+    NEXT_HOP_IDS,
+    Delete,
+    FdbEntry,
+    KernelObject,
+    LinkAddress,
+    Neighbour,
+    NextHop,
+    Put,
+    Route,
+    Sysctl,
+    TunLink,
+    VxlanLink,
+    describe,
+)
 
 from tests.contract.kernel_worlds import SCOPE, UNDERLAY, RealWorld, errnos, fresh_namespace, observe, state
 
@@ -188,6 +204,51 @@ async def test_two_tasks_share_a_kernel_and_the_loop_stays_free(world: RealWorld
     watching.cancel()
     await asyncio.wait([watching])
     assert longest < 0.5, f"the loop stood still for {longest:.3f} s"
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+async def test_a_kernel_that_knows_no_next_hops_is_used_without(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(_: BulkSocket) -> list[Fields]:
+        raise OSError(number, "Operation not supported")
+
+    monkeypatch.setattr(BulkSocket, "next_hops", refuse)
+    with fresh_namespace() as name:
+        async with await NetlinkKernel.open(name) as kernel:
+            world = RealWorld(name, kernel)
+            assert not kernel.next_hops
+            route = Route(ip_network("10.1.5.0/24"), "ovl.1", ip_address("10.1.5.0"), onlink=True)
+            puts = (VXLAN, LinkAddress("ovl.1", ip_address("10.1.3.0")), Neighbour("ovl.1", ip_address("10.1.5.0"), MAC), route)
+            assert await errnos(world, *(Put(item) for item in puts)) == [None] * 4
+            assert (await observe(world)).objects >= set(puts)
+
+
+async def test_ten_thousand_peers_are_read_without_holding_up_the_loop(world: RealWorld) -> None:
+    """Counted in processor time of the loop's own thread: on a busy machine it may wait for its turn longer than it works."""
+    assert await errnos(world, Put(VXLAN), Put(LinkAddress("ovl.1", ip_address("10.1.3.0")))) == [None] * 2
+    entries: list[KernelObject] = []
+    for number in range(10_000):
+        base, mac = ip_address(int(ip_address("10.1.0.0")) + number), MacAddress(b"\x02\x01" + number.to_bytes(4))
+        entries += [Neighbour("ovl.1", base, mac), FdbEntry("ovl.1", mac, ip_address("192.0.2.2"))]
+        entries += [NextHop(NEXT_HOP_IDS.start + number, "ovl.1", base)]
+        entries += [Route(ip_network(base), "ovl.1", next_hop=NEXT_HOP_IDS.start + number)]
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.thread_time() - before)
+
+    puts = [Put(item) for item in entries]
+    watching = asyncio.create_task(watch())
+    results = await world.kernel.perform(puts)
+    seen = await observe(world)
+    watching.cancel()
+    await asyncio.wait([watching])
+    assert set(results) == {None}
+    assert len(seen.objects) >= len(entries)
+    assert longest < 0.05, f"the loop was at work for {longest:.3f} s without a pause"
 
 
 async def test_a_task_that_is_cancelled_leaves_the_kernel_usable(world: RealWorld) -> None:

@@ -16,6 +16,7 @@ from overlaynet.lab.breaking import break_at_random
 from overlaynet.lab.daemons import program
 from overlaynet.lab.healing import CAUSES, Cause, Watcher, heal
 from overlaynet.lab.lab import Lab
+from overlaynet.lab.numbered import flowing
 from overlaynet.lab.topology import Plan, plan_lab
 
 from tests.lab.conftest import lab_name
@@ -48,6 +49,47 @@ def test_all_is_back_whatever_happened(lab: Lab, watcher: Watcher, cause: Cause)
     # As long as the outage lasted at most, and the flow runs both ways again.
     assert healing.loss.lost <= 2_000 * (healing.seconds + 2.0)
     assert watcher.text() == before
+
+
+def test_without_next_hops_routes_have_gateways_and_all_else_is_the_same(bring_up: Callable[[Plan], Lab]) -> None:
+    lab = bring_up(plan_lab(lab_name("nohops"), hosts=2, backend="vxlan", daemon_flags=("--next-hops=false",)))
+    host = lab.plan.hosts[0]
+    assert lab.run(host.name, "ip", "nexthop", "show").stdout == ""
+    assert " onlink" in lab.run(host.name, "ip", "route", "show", "proto", "79").stdout
+    with Watcher(lab) as watcher:
+        before = watcher.text()
+        for cause in CAUSES:
+            if cause.name in {"device deleted", "routes removed"} and cause.backend == "vxlan":
+                heal(lab, watcher, cause, within_s=WITHIN_S)
+        lab.kill_daemon(host)
+        lab.start_daemons([host])
+        assert writes(lab) == 0
+        assert watcher.text() == before
+
+
+@pytest.mark.parametrize("lab", ["vxlan", "host-gw", "udp"], indirect=True)
+def test_underlay_address_that_changes_is_followed_by_all_and_back(lab: Lab, watcher: Watcher) -> None:
+    host, other = lab.plan.hosts[:2]
+    old = host.address
+    new = f"{old.ip + 100}/{old.network.prefixlen}"
+    before = watcher.text()
+    moved = before.replace(f"local {old.ip}", f"local {old.ip + 100}")
+    with Watcher(lab, other) as peer, flowing(lab, host.pods[0].name, other.pods[0].name) as flow:
+        seen = peer.text()
+        reached = seen.replace(str(old.ip), str(old.ip + 100))
+        start = time.monotonic()
+        for words, mine, theirs in ((f"add {new}; delete {old}", moved, reached), (f"add {old}; delete {new}", before, seen)):
+            for line in words.split("; "):
+                done = lab.run(host.name, "ip", "address", *line.split(), "dev", "eth0")
+                assert done.returncode == 0, done.stderr
+            watcher.await_text(mine, time.monotonic() + WITHIN_S)
+            peer.await_text(theirs, time.monotonic() + WITHIN_S)
+        lasted = time.monotonic() - start
+        flow.run_for(0.5)
+        loss = flow.end()
+    # As long as the outages lasted at most, and the flow runs both ways again.
+    assert loss.lost <= 2_000 * (lasted + 1.0)
+    assert min(loss.there.received, loss.back.received) > 0
 
 
 @pytest.mark.parametrize("lab", ["vxlan"], indirect=True)

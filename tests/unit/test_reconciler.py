@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
+from typing import Any
 
 import pytest
 from overlaynet.errors import (
@@ -14,9 +16,10 @@ from overlaynet.errors import (
     StoreUnavailableError,
     SubnetsExhaustedError,
 )
-from overlaynet.model.kernel import ObjectKind, Put, Route, VxlanLink
+from overlaynet.model.kernel import KernelObject, ObjectKind, Put, Route, VxlanLink
 from overlaynet.model.lease import LeaseAttributes
 from overlaynet.model.snapshot import ConfigPut, LeaseGone, LeasePut
+from overlaynet.reconcile import programming
 from overlaynet.reconcile.actions import (
     AnnounceReady,
     ClaimSubnet,
@@ -31,7 +34,8 @@ from overlaynet.reconcile.actions import (
     UpdateLease,
     Watch,
 )
-from overlaynet.reconcile.events import PumpFailed, StopRequested, StoreFailed
+from overlaynet.reconcile.diff import Difference, diff_by_key
+from overlaynet.reconcile.events import KernelChanged, PumpFailed, StopRequested, StoreFailed
 
 from tests.unit.host_world import HOST_GW, UDP, VXLAN, World, peer, settings, subnets
 
@@ -360,6 +364,59 @@ def test_one_failing_peer_holds_up_nobody_and_is_retried() -> None:
     world.settle(5.0)
     assert world.states() == {"10.5.7.0-24": "programmed", "10.5.8.0-24": "programmed"}
     assert len(world.reports("kernel")) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EBUSY, errno.EINVAL])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("kind", ObjectKind)
+def test_whichever_write_of_a_kind_fails_everything_is_there_in_the_end(kind: ObjectKind, nth: int, number: int) -> None:
+    whole = World(VXLAN, peer(7), peer(8), peer(9))
+    whole.settle(1.0)
+    world = World(VXLAN, peer(7), peer(8), peer(9))
+    world.kernel.fail(number, kind=kind, skip=nth - 1)
+    world.settle(5.0)
+    assert world.ready
+    assert world.text() == whole.text()
+    assert set(world.states().values()) == {"programmed"}
+    # Once more for what is removed, and what stands on it.
+    world.kernel.remove_link("ovl.1")
+    world.tell(KernelChanged())
+    world.kernel.fail(number, kind=kind, skip=nth - 1)
+    world.change(LeaseGone(subnets(9)))
+    world.settle(5.0)
+    whole.change(LeaseGone(subnets(9)))
+    whole.settle(1.0)
+    assert world.text() == whole.text()
+
+
+def test_what_is_compared_after_a_change_is_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(VXLAN, *(peer(number) for number in range(7, 107)))
+    world.settle(1.0)
+    compared: list[int] = []
+
+    def counting(wanted: Iterable[KernelObject], *rest: Any, complete: bool) -> Difference:
+        several = list(wanted)
+        compared.append(len(several))
+        return diff_by_key(several, *rest, complete=complete)
+
+    monkeypatch.setattr(programming, "diff_by_key", counting)
+    for number in range(7, 17):
+        world.change(LeasePut(peer(number, address="192.0.2.200")))
+        world.settle(0.01)
+    assert len(compared) == 10
+    assert max(compared) <= 5
+
+
+def test_entries_wait_for_their_link_and_are_not_read_back() -> None:
+    world = World(VXLAN, peer(7), peer(8))
+    world.settle(1.0)
+    assert world.ready
+    written = [[one.object.kind for one in action.operations] for action in world.done if isinstance(action, Program)]
+    assert len(written) == 2
+    assert max(written[0]) is ObjectKind.ADDRESS
+    assert min(written[1]) is ObjectKind.NEIGHBOUR
+    last = max(place for place, action in enumerate(world.done) if isinstance(action, Program))
+    assert not any(isinstance(action, Observe) for action in world.done[last:])
 
 
 def test_permanent_failure_is_retried_ever_more_rarely() -> None:

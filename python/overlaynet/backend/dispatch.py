@@ -85,7 +85,8 @@ def desired(
             refused.append((peer, outcome.why))
             continue
         name = str(peer.subnets)
-        claimed.update((item.key, name) for item in outcome.objects)
+        for item in outcome.objects:
+            claimed[item.key] = name
         plans[name] = outcome
         taken.append(peer)
     return DesiredState(

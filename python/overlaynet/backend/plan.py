@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeAlias
 
 from overlaynet.model.addresses import Mtu
@@ -60,8 +61,10 @@ class DesiredState:
     @property
     def objects(self) -> tuple[KernelObject, ...]:
         """All objects, in the order of their kinds."""
-        every = [*self.base, *(item for plan in self.plans.values() for item in plan.objects)]
-        return tuple(sorted(every, key=lambda item: item.kind))
+        every = [*self.base]
+        for plan in self.plans.values():
+            every += plan.objects
+        return tuple(sorted(every, key=attrgetter("kind")))
 
 
 class Backend(Protocol):

@@ -8,9 +8,9 @@ With DirectRouting a peer that is a neighbour on the underlay gets one plain rou
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from overlaynet.backend.host import host_objects, local_address, own_subnet, public_address, route_metric
 from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
@@ -37,12 +37,13 @@ _INNER_BYTES = 8 + 8 + 14
 """What stands between the outer and the inner IP header: UDP (RFC 768), VXLAN (RFC 7348 section 5) and Ethernet headers."""
 
 
+@lru_cache(maxsize=16)
 def link_name(vni: Vni, family: Family) -> str:
     """The name of the device that carries the overlay of `family`; at most 13 bytes."""
     return f"ovl.{vni}" if family is Family.IPV4 else f"ovl6.{vni}"
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def vtep_mac(host: HostId, vni: Vni, family: Family) -> MacAddress:
     """The device's link-layer address, made of the host's identity, so that a device made again is the one that peers know."""
     return MacAddress.from_random(hashlib.sha256(f"{host}/vxlan/{vni}/{family.value}".encode()).digest()[:6])
@@ -137,6 +138,7 @@ class VxlanBackend:
         """Three entries in each family (four with a next hop), or one where the peer is a neighbour and DirectRouting is on."""
         if (foreign := self.foreign(peer)) is not None:
             return foreign
+        options = self.options
         objects: list[KernelObject] = []
         ways: list[str] = []
         for half in self.place.config.families:
@@ -148,17 +150,17 @@ class VxlanBackend:
             if isinstance(vtep, Refused):
                 return vtep
             metric = route_metric(family)
-            if self.options.direct_routing and underlay.reaches_directly(vtep.address):
+            if options.direct_routing and underlay.reaches_directly(vtep.address):
                 objects.append(Route(subnet, link=underlay.link, gateway=vtep.address, metric=metric))
                 ways.append(f"direct via {vtep.address}")
                 continue
-            name, base = link_name(self.options.vni, family), subnet.network_address
-            objects += [Neighbour(name, base, vtep.mac), FdbEntry(name, vtep.mac, vtep.address)]
+            name, base = link_name(options.vni, family), subnet.network_address
+            objects += (Neighbour(name, base, vtep.mac), FdbEntry(name, vtep.mac, vtep.address))
             hop = next_hop_id(half, subnet) if self.place.settings.next_hops else None
             if hop is None:
                 objects.append(Route(subnet, link=name, gateway=base, onlink=True, metric=metric))
             else:
-                objects += [NextHop(hop, name, base), Route(subnet, link=name, metric=metric, next_hop=hop)]
+                objects += (NextHop(hop, name, base), Route(subnet, link=name, metric=metric, next_hop=hop))
             ways.append(f"vxlan {vtep.address}")
         return PeerPlan(tuple(objects), ", ".join(ways))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from overlaynet.daemon.collector import spare_collector
 from overlaynet.daemon.control_server import serving
 from overlaynet.daemon.driver import Driver
 from overlaynet.daemon.health import Health, serving_health
@@ -46,6 +47,7 @@ log = structlog.get_logger()
 
 def run_daemon(settings: Settings, resumed: Resumed) -> None:
     """Run until a signal, with an engine that may run already. Any OverlaynetError says why it could not start or go on."""
+    spare_collector()
     set_up_logs(settings.log_format, settings.log_level)
     if resumed.why is not None:
         log.warning("the packet engine does not go on from the last run", why=resumed.why)

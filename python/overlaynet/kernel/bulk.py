@@ -68,12 +68,12 @@ class BulkSocket:
         """Close the socket."""
         self._socket.close()
 
-    def write(self, requests: Sequence[tuple[int, int, Fields]]) -> list[OSError | None]:
-        """Send the requests (kind, flags, fields) in order; the result has, at each one's place, its refusal or None."""
-        results: list[OSError | None] = []
+    def write(self, requests: Sequence[tuple[int, int, Fields]]) -> dict[int, OSError]:
+        """Send the requests (kind, flags, fields) in order; the refusals by the places of what they refuse."""
+        refusals: dict[int, OSError] = {}
         for start in range(0, len(requests), _BATCH):
-            results += self._write_batch(list(requests[start : start + _BATCH]))
-        return results
+            self._write_batch(list(requests[start : start + _BATCH]), start, refusals)
+        return refusals
 
     def routes(self, family: int) -> list[Fields]:
         """The routes of the main table."""
@@ -92,18 +92,17 @@ class BulkSocket:
         """The next-hop objects. OSError with EOPNOTSUPP: the kernel knows none."""
         return self._dump(RTM_GETNEXTHOP, bytes(8))
 
-    def _write_batch(self, requests: list[tuple[int, int, Fields]]) -> list[OSError | None]:
+    def _write_batch(self, requests: list[tuple[int, int, Fields]], start: int, refusals: dict[int, OSError]) -> None:
         first = self._numbers(len(requests))
-        results: list[OSError | None] = [None] * len(requests)
         self._socket.send(_core.netlink_pack(requests, first))
         while True:
             for sequence, number, words in _core.netlink_answers(self._socket.recv(_RECEIVE)):
                 place = sequence - first
                 if 0 <= place < len(requests):
                     if number:
-                        results[place] = OSError(number, words or os.strerror(number))
+                        refusals[start + place] = OSError(number, words or os.strerror(number))
                     if place == len(requests) - 1:
-                        return results
+                        return
 
     def _dump(self, kind: int, body: bytes) -> list[Fields]:
         for _ in range(_DUMP_ATTEMPTS):

@@ -22,7 +22,6 @@ from overlaynet.model.kernel import (
     NextHop,
     ObjectKind,
     Operation,
-    Put,
     Route,
 )
 
@@ -64,11 +63,12 @@ def request(operation: Operation, item: Entry, index_of: Callable[[str], LinkInd
     place stays. OSError: as `index_of` raises it.
     """
     delete = isinstance(operation, Delete)
-    flags = 0 if delete else _REPLACE if isinstance(operation, Put) and operation.replaces is not None else _CREATE
+    flags = 0 if isinstance(operation, Delete) else _CREATE if operation.replaces is None else _REPLACE
     match item:
         case Neighbour():
-            family = AF_INET if item.address.version == 4 else AF_INET6
-            fields: Fields = (family, index_of(item.link), NUD_PERMANENT, 0, item.address.packed, item.mac.octets)
+            address = item.address
+            family = AF_INET if address.version == 4 else AF_INET6
+            fields: Fields = (family, index_of(item.link), NUD_PERMANENT, 0, address.packed, item.mac.octets)
             return RTM_DELNEIGH if delete else RTM_NEWNEIGH, flags, fields
         case FdbEntry():
             fields = (AF_BRIDGE, index_of(item.link), NUD_PERMANENT, _NTF_SELF, item.destination.packed, item.mac.octets)
@@ -109,11 +109,15 @@ def neighbour_at(kind: int, flags: int, fields: Fields) -> tuple[int, int, bytes
     return fields[0], fields[1], fields[4]
 
 
-def stations(requests: Iterable[tuple[int, int, Fields]]) -> Iterator[tuple[tuple[int, bytes], bytes | None]]:
-    """Link and MAC address of each forwarding entry that is written, with its packed destination; None where it is deleted."""
+def places(requests: Iterable[tuple[int, int, Fields]]) -> Iterator[tuple[tuple[int, bytes], bytes | None]]:
+    """Link and address of each neighbour and forwarding entry that is written, with where it leads; None where it is deleted.
+
+    The address is an IP address with a MAC address for its end, or a MAC address with an IP address for its.
+    """
     for kind, _, fields in requests:
-        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH) and fields[0] == AF_BRIDGE:
-            yield (fields[1], fields[5]), fields[4] if kind == RTM_NEWNEIGH else None
+        if kind in (RTM_NEWNEIGH, RTM_DELNEIGH):
+            address, end = (fields[5], fields[4]) if fields[0] == AF_BRIDGE else (fields[4], fields[5])
+            yield (fields[1], address), end if kind == RTM_NEWNEIGH else None
 
 
 def passing(found: Iterable[Fields]) -> set[bytes]:

@@ -21,7 +21,7 @@ from overlaynet.kernel.names import is_our_link, is_within
 from overlaynet.kernel.namespace import NamespaceThread
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.model.addresses import LinkIndex, Prefix
-from overlaynet.model.kernel import Delete, FdbEntry, KernelObject, Operation, Put, Route, Scope, describe, route_key
+from overlaynet.model.kernel import Delete, FdbEntry, KernelObject, Neighbour, Operation, Put, Route, Scope, describe, route_key
 
 _T = TypeVar("_T")
 
@@ -44,7 +44,7 @@ class EntryTables:
         self.next_hops = False
         self._known: dict[Fields, KernelObject | None] = {}
         self._known_in: Hashable = None
-        self._stations: dict[tuple[int, bytes], bytes | None] = {}
+        self._places: dict[tuple[int, bytes], bytes | None] = {}
 
     async def open(self) -> None:
         """Open the socket, and find out whether this kernel knows next hops. OSError: it cannot be had."""
@@ -59,12 +59,13 @@ class EntryTables:
         """The socket's netlink address, which events that its requests cause carry; 0 while it is closed."""
         return 0 if self._socket is None else self._socket.port
 
-    def knows(self, link: int, mac: bytes, destination: bytes | None) -> bool:
-        """Whether the forwarding entry leads there, or to None nowhere, as far as this adapter has read and written.
+    def knows(self, link: int, address: bytes, end: bytes | None) -> bool:
+        """Whether the neighbour or forwarding entry of this address leads to `end`, or to None nowhere, as far as is known here.
 
-        VXLAN devices announce changes of their entries without saying whose request it was (drivers/net/vxlan, vxlan_fdb_notify).
+        The kernel announces these without saying whose request it was: changes of a VXLAN device's entries
+        (drivers/net/vxlan, vxlan_fdb_notify), and the end of a neighbour (net/core/neighbour.c, neigh_cleanup_and_release).
         """
-        return (link, mac) in self._stations and self._stations[link, mac] == destination
+        return (link, address) in self._places and self._places[link, address] == end
 
     async def write(self, operations: Sequence[Operation]) -> list[KernelError | None]:
         """Carry out operations on entries in order; the result has, at each one's place, its refusal or None."""
@@ -112,15 +113,15 @@ class EntryTables:
             except OSError as error:
                 results[place] = _refusal(operation, error)
         # Before they are sent, since the kernel announces them at once.
-        self._stations.update(entries.stations(requests))
+        self._places.update(entries.places(requests))
         try:
-            answers: Sequence[OSError | None] = self._use(lambda bulk: _write_over_unresolved(bulk, requests))
+            refusals = self._use(lambda bulk: _write_over_unresolved(bulk, requests))
         except OSError as error:
             # Nobody knows which of them were carried out; whoever asked looks again.
-            answers = [error] * len(requests)
-        for place, answer in zip(places, answers, strict=True):
-            if answer is not None:
-                results[place] = _refusal(operations[place], answer)
+            refusals = dict.fromkeys(range(len(requests)), error)
+        for number, refusal in refusals.items():
+            place = places[number]
+            results[place] = _refusal(operations[place], refusal)
         return results
 
     def _read(
@@ -130,14 +131,16 @@ class EntryTables:
         known_in = (scope, underlay, frozenset((view.index, view.name) for view in ours))
         known = self._known if self._known_in == known_in else {}
         fresh: dict[Fields, KernelObject | None] = {}
-        stations: dict[tuple[int, bytes], bytes | None] = {}
+        places: dict[tuple[int, bytes], bytes | None] = {}
         found = Reading()
         for view in ours:
             for fields, kind in _entries_of(bulk, view):
                 item = known[fields] if fields in known else kind(fields, view.name)
                 fresh[fields] = item
                 if isinstance(item, FdbEntry):
-                    stations[fields[1], fields[5]] = fields[4]
+                    places[fields[1], fields[5]] = fields[4]
+                elif isinstance(item, Neighbour):
+                    places[fields[1], fields[4]] = fields[5]
                 if item is not None:
                     found.objects.append(item)
         if self.next_hops:
@@ -169,7 +172,7 @@ class EntryTables:
                 else:
                     fresh[fields] = item
                 found.objects.append(item)
-        self._known, self._known_in, self._stations = fresh, known_in, stations
+        self._known, self._known_in, self._places = fresh, known_in, places
         return found
 
 
@@ -193,13 +196,12 @@ def _sort_route(fields: Fields, scope: Scope, names: Mapping[LinkIndex, str]) ->
     return None
 
 
-def _write_over_unresolved(bulk: BulkSocket, requests: Sequence[tuple[int, int, Fields]]) -> list[OSError | None]:
+def _write_over_unresolved(bulk: BulkSocket, requests: Sequence[tuple[int, int, Fields]]) -> dict[int, OSError]:
     """Write the requests. A neighbour that the kernel is resolving by itself, for want of an entry, is replaced."""
-    answers = bulk.write(requests)
-    taken = [place for place, answer in enumerate(answers) if answer is not None and answer.errno == errno.EEXIST]
+    refusals = bulk.write(requests)
     unresolved: dict[tuple[int, int], set[bytes]] = {}
     again: list[int] = []
-    for place in taken:
+    for place in sorted(place for place, refusal in refusals.items() if refusal.errno == errno.EEXIST):
         where = entries.neighbour_at(*requests[place])
         if where is None:
             continue
@@ -208,9 +210,12 @@ def _write_over_unresolved(bulk: BulkSocket, requests: Sequence[tuple[int, int, 
             unresolved[family, link] = entries.passing(bulk.neighbours(family, link))
         if address in unresolved[family, link]:
             again.append(place)
-    for place, answer in zip(again, bulk.write([entries.replacing(requests[place]) for place in again]), strict=True):
-        answers[place] = answer
-    return answers
+    second = bulk.write([entries.replacing(requests[place]) for place in again])
+    for number, place in enumerate(again):
+        del refusals[place]
+        if number in second:
+            refusals[place] = second[number]
+    return refusals
 
 
 def _knows_next_hops(bulk: BulkSocket) -> bool:

@@ -66,7 +66,7 @@ _READS_AT_ONCE: Final = 32
 
 
 Knows: TypeAlias = Callable[[int, bytes, bytes | None], bool]
-"""Whether a forwarding entry, by link, MAC address and packed destination (None: gone), is as we know it."""
+"""Whether a neighbour or forwarding entry, by link, address and where it leads (None: gone), is as we know it."""
 
 
 class Filter:
@@ -107,7 +107,8 @@ class Filter:
     def _neighbour(self, kind: int, fields: tuple[Any, ...]) -> bool:
         family, index, state, _, destination, mac = fields
         ours = is_our_link(self._links.get(index, ""))
-        if family == AF_BRIDGE and mac is not None and self._knows(index, mac, None if kind == _DELNEIGH else destination):
+        address, end = (mac, destination) if family == AF_BRIDGE else (destination, mac)
+        if address is not None and self._knows(index, address, None if kind == _DELNEIGH else end):
             return False
         # A neighbour that the kernel resolves by itself is no concern; a permanent one that vanishes may be shown as failed.
         return ours and (kind == _DELNEIGH or family == AF_BRIDGE or bool(state & NUD_PERMANENT))

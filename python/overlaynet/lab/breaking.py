@@ -20,6 +20,7 @@ from overlaynet.lab.lab import Lab
 from overlaynet.lab.numbered import Loss, flowing
 
 _WITHIN_S = 60.0
+_LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """How often what was broken, how long the last healing took, what the flow lost, and each daemon's holdings."""
+    """What was broken in turn, what the flow lost, and each daemon's holdings.
+
+    `healed` has the seconds that each breakage lasted, or None where the next came first; `last_seconds` is that of the last.
+    """
 
     causes: tuple[str, ...]
+    healed: tuple[float | None, ...]
     last_seconds: float
     loss: Loss
     before: tuple[Held, ...]
@@ -55,6 +60,7 @@ def break_at_random(lab: Lab, watcher: Watcher, *, seconds: float, seed: int, ev
     before = holdings(lab)
     text = watcher.text()
     played: list[str] = []
+    healed: list[float | None] = []
     with flowing(lab, lab.plan.hosts[0].pods[0].name, lab.plan.hosts[1].pods[0].name) as flow:
         due = time.monotonic()
         for _ in range(int(seconds / every_s)):
@@ -62,13 +68,24 @@ def break_at_random(lab: Lab, watcher: Watcher, *, seconds: float, seed: int, ev
             _play(lab, cause)
             played.append(cause.name)
             due += every_s
+            healed.append(_heals(watcher, text, due))
             time.sleep(max(0.0, due - time.monotonic()))
         start = time.monotonic()
         watcher.await_text(text, start + _WITHIN_S)
         last = time.monotonic() - start
         flow.run_for(0.5)
         loss = flow.end()
-    return Broken(tuple(played), last, loss, before, holdings(lab))
+    return Broken(tuple(played), tuple(healed), last, loss, before, holdings(lab))
+
+
+def _heals(watcher: Watcher, text: str, due: float) -> float | None:
+    """The seconds until all reads as `text`; None: not before `due`. It looks seldom, to leave the processor to the daemons."""
+    start = time.monotonic()
+    try:
+        watcher.await_text(text, due, pause_s=_LOOK_S)
+    except LabError:
+        return None
+    return time.monotonic() - start
 
 
 def _play(lab: Lab, cause: Cause) -> None:

@@ -17,7 +17,7 @@ from overlaynet.errors import KernelError, LabError
 from overlaynet.kernel.netlink import NetlinkKernel
 from overlaynet.lab.lab import Lab
 from overlaynet.lab.numbered import Flow, Loss, flowing
-from overlaynet.lab.topology import OVERLAY_NETWORKS
+from overlaynet.lab.topology import OVERLAY_NETWORKS, Host
 from overlaynet.model.kernel import Scope, describe, in_order
 
 _PAUSE_S = 0.002
@@ -62,10 +62,25 @@ CAUSES = (
         f"ip address flush dev ovl.1; {_ROUTES_GO}; ip neighbour flush dev ovl.1 nud permanent; "
         "bridge fdb flush dev ovl.1; ip nexthop flush",
     ),
+    Cause(
+        "network service restarted",
+        "vxlan",
+        "own=$(ip -o -4 address show dev eth0 | awk '{print $4}'); "
+        f"for link in ovl.1 eth0; do ip address flush dev $link; done; {_ROUTES_GO}; ip nexthop flush; "
+        "ip address add $own dev eth0",
+    ),
     Cause("routes removed", "host-gw", "ip route flush proto 79"),
+    Cause(
+        "route replaced",
+        "host-gw",
+        "ip route replace $(ip route show proto 79 | grep -m1 ' via ' | cut -d' ' -f1) dev eth0 proto 79",
+    ),
     Cause("carrier flapped", "host-gw", "ip link set host1 down; ip link set host1 up", member="underlay"),
     Cause("underlay down and up", "host-gw", "ip link set eth0 down; ip link set eth0 up"),
     Cause("device deleted", "udp", "ip link delete ovl-udp"),
+    Cause("device set down", "udp", "ip link set ovl-udp down"),
+    Cause("address removed", "udp", "ip address flush dev ovl-udp"),
+    Cause("MTU changed", "udp", "ip link set ovl-udp mtu 1280"),
     Cause("routes removed", "udp", "ip route flush proto 79"),
 )
 
@@ -79,10 +94,10 @@ class Healing:
 
 
 class Watcher:
-    """Reads the owned state of a lab's first host. A context manager."""
+    """Reads the owned state of a lab's host, its first by default. A context manager."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._host = lab.plan.hosts[0]
+    def __init__(self, lab: Lab, host: Host | None = None) -> None:
+        self._host = host or lab.plan.hosts[0]
         self._runner = asyncio.Runner()
         self._scope = Scope("eth0", tuple(OVERLAY_NETWORKS.values()), ("ipv4/ip_forward",))
 
@@ -106,14 +121,14 @@ class Watcher:
             return ""
         return "".join(f"{describe(item)}\n" for item in in_order(seen.objects))
 
-    def await_text(self, text: str, deadline: float) -> None:
+    def await_text(self, text: str, deadline: float, *, pause_s: float = _PAUSE_S) -> None:
         """Return when everything reads so. LabError shows the difference that is there at `deadline` (monotonic)."""
         while (shown := self.text()) != text:
             if time.monotonic() > deadline:
                 wanted, found = set(text.splitlines()), set(shown.splitlines())
                 missing = ", ".join(sorted(wanted - found)) or "nothing"
                 raise LabError(f"not healed; missing: {missing}; instead: {', '.join(sorted(found - wanted)) or 'nothing'}")
-            time.sleep(_PAUSE_S)
+            time.sleep(pause_s)
 
 
 def heal(lab: Lab, watcher: Watcher, cause: Cause, *, within_s: float, counted: bool = True) -> Healing:

@@ -2,14 +2,14 @@
 
 Every object has a `key`, which says which object it is, and its fields, which say what it is like: two values with one key and
 other fields are one object that has changed. Links are named, never numbered, since a link that is made again has a new index.
-Those that come by the thousand are hashed by their keys, which is cheaper and tells as much.
+Those that come by the thousand make their keys once, and are hashed by them, which is cheaper and tells as much.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from overlaynet.model.addresses import Address, Family, LinkIndex, MacAddress, Mtu, Prefix, Vni
@@ -61,6 +61,9 @@ class ObjectKind(enum.IntEnum):
     FDB = 4
     NEXT_HOP = 5
     ROUTE = 6
+
+    # As the number that it equals; an enum's own is of its name, by a call of Python for each key that holds a kind.
+    __hash__ = int.__hash__
 
 
 def route_key(prefix: Prefix, metric: int) -> Hashable:
@@ -146,11 +149,11 @@ class Neighbour:
     link: str
     address: Address
     mac: MacAddress
+    key: Hashable = field(init=False, repr=False, compare=False)
+    """A neighbour is known by its link and IP address."""
 
-    @property
-    def key(self) -> Hashable:
-        """A neighbour is known by its link and IP address."""
-        return (self.kind, self.link, self.address.version, int(self.address))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.kind, self.link, self.address.version, int(self.address)))
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -164,11 +167,11 @@ class FdbEntry:
     link: str
     mac: MacAddress
     destination: Address
+    key: Hashable = field(init=False, repr=False, compare=False)
+    """A forwarding entry is known by its link and MAC address."""
 
-    @property
-    def key(self) -> Hashable:
-        """A forwarding entry is known by its link and MAC address."""
-        return (self.kind, self.link, self.mac.octets)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.kind, self.link, self.mac.octets))
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -187,11 +190,11 @@ class NextHop:
     id: int
     link: str
     gateway: Address
+    key: Hashable = field(init=False, repr=False, compare=False)
+    """Next hops are known by number."""
 
-    @property
-    def key(self) -> Hashable:
-        """Next hops are known by number."""
-        return (self.kind, self.id)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.kind, self.id))
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -215,15 +218,15 @@ class Route:
     source: Address | None = None
     type: Literal["unicast", "unreachable"] = "unicast"
     next_hop: int | None = None
+    key: Hashable = field(init=False, repr=False, compare=False)
+    """A route is known by its prefix and metric (the kernel's own notion within a table and type of service).
 
-    @property
-    def key(self) -> Hashable:
-        """A route is known by its prefix and metric (the kernel's own notion within a table and type of service).
+    IPv6 routes without a metric get 1024 from the kernel (include/uapi/linux/ipv6_route.h, IP6_RT_PRIO_USER), so desired
+    IPv6 routes always carry a metric.
+    """
 
-        IPv6 routes without a metric get 1024 from the kernel (include/uapi/linux/ipv6_route.h, IP6_RT_PRIO_USER), so desired
-        IPv6 routes always carry a metric.
-        """
-        return route_key(self.prefix, self.metric)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", route_key(self.prefix, self.metric))
 
     def __hash__(self) -> int:
         return hash(self.key)

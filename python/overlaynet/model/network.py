@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -95,11 +95,11 @@ class NetworkConfig:
     v6: FamilyConfig | None
     backend: BackendOptions
     enable_nftables: bool = False
+    families: tuple[FamilyConfig, ...] = field(init=False, repr=False, compare=False)
+    """The enabled families, IPv4 first."""
 
-    @property
-    def families(self) -> tuple[FamilyConfig, ...]:
-        """The enabled families, IPv4 first."""
-        return tuple(half for half in (self.v4, self.v6) if half is not None)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "families", tuple(half for half in (self.v4, self.v6) if half is not None))
 
     def of(self, family: Family) -> FamilyConfig | None:
         """The half of `family`, or None where it is not enabled."""

@@ -7,8 +7,9 @@ network; and when it repeats another lease's VTEP MAC address, or ours. An IPv6-
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from dataclasses import dataclass
+from operator import attrgetter
 
 from overlaynet.errors import StoreDataError
 from overlaynet.model.addresses import Address, Family, MacAddress, Prefix
@@ -42,45 +43,65 @@ def accept_peers(
         for half in config.families:
             prefix = own.of(half.family)
             if prefix is not None:
-                taken[half.family].add(prefix, "ours")
+                taken[half.family].add(prefix, own)
     macs: dict[tuple[Family, MacAddress], Lease] = {}
     for lease in leases:
         if lease.subnets == own:
             _repeated_mac(config, lease, macs)
     peers: list[Lease] = []
     refused: list[Refusal] = []
-    for lease in sorted(leases, key=lambda lease: (lease.created, str(lease.subnets))):
+    ours = frozenset(own_addresses)
+    for lease in _by_age(leases):
         if lease.subnets == own:
             continue
-        why = _fault(config, lease, own_addresses, taken) or _repeated_mac(config, lease, macs)
+        why = _fault(config, lease, own, ours, taken) or _repeated_mac(config, lease, macs)
         if why:
             refused.append(Refusal(lease, why))
             continue
         for half in config.families:
             prefix = lease.subnets.of(half.family)
             if prefix is not None:
-                taken[half.family].add(prefix, str(lease.subnets))
+                taken[half.family].add(prefix, lease.subnets)
         peers.append(lease)
     return AcceptedPeers(tuple(peers), tuple(refused))
 
 
+def _by_age(leases: tuple[Lease, ...]) -> list[Lease]:
+    """The oldest first; those of one age in the order of their texts, on every host."""
+    if len({lease.created for lease in leases}) == len(leases):
+        return sorted(leases, key=attrgetter("created"))
+    return sorted(leases, key=lambda lease: (lease.created, str(lease.subnets)))
+
+
 class _Ranges:
-    """Disjoint address ranges, each with the name of what holds it."""
+    """Disjoint address ranges, each with the subnets that hold it."""
 
     def __init__(self) -> None:
-        self._ranges: list[tuple[int, int, str]] = []
+        self._firsts: list[int] = []
+        self._lasts: list[tuple[int, Subnets]] = []
 
-    def add(self, prefix: Prefix, name: str) -> None:
-        insort(self._ranges, (int(prefix.network_address), int(prefix.broadcast_address), name))
+    def add(self, prefix: Prefix, holder: Subnets) -> None:
+        first, last = _ends(prefix)
+        at = bisect_right(self._firsts, first)
+        self._firsts.insert(at, first)
+        self._lasts.insert(at, (last, holder))
 
-    def holder(self, prefix: Prefix) -> str | None:
+    def holder(self, prefix: Prefix) -> Subnets | None:
         """What holds an address of `prefix`, or None."""
-        first, last = int(prefix.network_address), int(prefix.broadcast_address)
-        at = bisect_right(self._ranges, (last, 2**128, ""))
-        return self._ranges[at - 1][2] if at and self._ranges[at - 1][1] >= first else None
+        first, last = _ends(prefix)
+        at = bisect_right(self._firsts, last)
+        return self._lasts[at - 1][1] if at and self._lasts[at - 1][0] >= first else None
 
 
-def _fault(config: NetworkConfig, lease: Lease, own_addresses: tuple[Address, ...], taken: dict[Family, _Ranges]) -> str:
+def _ends(prefix: Prefix) -> tuple[int, int]:
+    """The first and the last address of the prefix; `broadcast_address` makes an object, and keeps it."""
+    first = int(prefix.network_address)
+    return first, first | (1 << prefix.max_prefixlen - prefix.prefixlen) - 1
+
+
+def _fault(
+    config: NetworkConfig, lease: Lease, own: Subnets | None, ours: frozenset[Address], taken: dict[Family, _Ranges]
+) -> str:
     some = False
     for half in config.families:
         prefix = lease.subnets.of(half.family)
@@ -92,18 +113,26 @@ def _fault(config: NetworkConfig, lease: Lease, own_addresses: tuple[Address, ..
             return f"subnet {prefix} is not inside the network {network}"
         holder = taken[half.family].holder(prefix)
         if holder is not None:
-            return f"subnet {prefix} overlaps {'our own' if holder == 'ours' else 'the older lease ' + holder}"
+            return f"subnet {prefix} overlaps {'our own' if holder is own else f'the older lease {holder}'}"
         address = lease.attributes.public(half.family)
-        if address is None or address.is_unspecified:
+        if address is None or not int(address):
             return f"no public IPv{half.family.value} address"
-        if address.is_loopback or address.is_multicast or address in own_addresses:
-            kind = "loopback" if address.is_loopback else "multicast" if address.is_multicast else "this host's own"
+        kind = "this host's own" if address in ours else _kind(address)
+        if kind:
             return f"public address {address} is {kind}"
-        if half.family is Family.IPV4 and int(address) >> 28 == 0xF:
-            return f"public address {address} is reserved"
         if address in network:
             return f"public address {address} is inside the network {network}: packets to it would go into themselves"
     return "" if some else "no subnet of a family that the network enables"
+
+
+def _kind(address: Address) -> str:
+    """What a public address cannot be (RFC 6890 section 2.2, RFC 4291 section 2.4), or an empty text."""
+    number, bits = int(address), address.max_prefixlen
+    if bits == 128:
+        return "loopback" if number == 1 else "multicast" if number >> 120 == 0xFF else ""
+    if number >> 28 >= 0xE:
+        return "multicast" if number >> 28 == 0xE else "reserved"
+    return "loopback" if number >> 24 == 0x7F else ""
 
 
 def _repeated_mac(config: NetworkConfig, lease: Lease, macs: dict[tuple[Family, MacAddress], Lease]) -> str:

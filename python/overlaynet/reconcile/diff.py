@@ -23,7 +23,7 @@ are missing then, and put. Equal sides give no operation at all, which is what m
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from overlaynet.model.kernel import (
@@ -76,21 +76,20 @@ def diff_by_key(
     keys: set[Hashable] = set()
     puts: list[Put] = []
     conflicts: dict[Hashable, str] = {}
-    lost_links: dict[str, str] = {}
-    for item in sorted(wanted, key=_place):
+    lost_links: dict[str | None, str] = {}
+    for item in _in_sequence(wanted):
         key = item.key
         keys.add(key)
         have = seen.get(key)
-        link = link_of(item)
         if have is None and key in foreign:
             conflicts[key] = foreign[key]
             if isinstance(item, VxlanLink | TunLink):
                 lost_links[item.name] = foreign[key]
-        elif isinstance(item, Route) and item.next_hop is not None and (ObjectKind.NEXT_HOP, item.next_hop) in conflicts:
+        elif conflicts and (over := _hop_key(item)) in conflicts:
             # Whatever leads over somebody else's next hop is none of ours any more.
-            conflicts[key] = f"its next hop is somebody else's: {conflicts[ObjectKind.NEXT_HOP, item.next_hop]}"
+            conflicts[key] = f"its next hop is somebody else's: {conflicts[over]}"
             keys.discard(key)
-        elif link is not None and link in lost_links:
+        elif lost_links and (link := link_of(item)) in lost_links:
             conflicts[key] = f"its link {link} is somebody else's: {lost_links[link]}"
         elif have is not item and have != item:
             puts.append(Put(item, replaces=have))
@@ -105,6 +104,19 @@ def diff_by_key(
     return Difference((*puts, *deletes), tuple(conflicts.items()))
 
 
-def _place(item: KernelObject) -> float:
-    after_its_link = isinstance(item, Sysctl) and item.link is not None
-    return ObjectKind.LINK + 0.5 if after_its_link else item.kind
+def _hop_key(item: KernelObject) -> Hashable:
+    """The key of the next hop over which a route leads; for all else a key that nothing has."""
+    return (ObjectKind.NEXT_HOP, item.next_hop) if isinstance(item, Route) else None
+
+
+def _in_sequence(wanted: Iterable[KernelObject]) -> Iterator[KernelObject]:
+    """The objects in the order in which they are made."""
+    kinds: dict[ObjectKind, list[KernelObject]] = {kind: [] for kind in ObjectKind}
+    for item in wanted:
+        kinds[item.kind].append(item)
+    sysctls = kinds.pop(ObjectKind.SYSCTL)
+    yield from (item for item in sysctls if link_of(item) is None)
+    yield from kinds.pop(ObjectKind.LINK)
+    yield from (item for item in sysctls if link_of(item) is not None)
+    for rest in kinds.values():
+        yield from rest

@@ -2,11 +2,14 @@
 
 One kernel action is under way at a time: observe, compute the difference, program, and take the answers over into what is
 believed. Belief is renewed by a full observation at the start, after every operation on a link or an address (both can take other
-entries along, silently), after a failure, after the kernel said that something changed, and every few minutes.
+entries along, silently), after a failure, after the kernel said that something changed, and every few minutes. So links and
+addresses are written by themselves, before all that stands on them: the observation that follows finds little, and what is
+written after it needs none.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
@@ -38,6 +41,9 @@ _SPACING_S = 0.05
 
 _RESTS = 4
 """How many times as long as an observation takes is the rest after it, so that no storm of changes takes a processor."""
+
+_GROUND = frozenset({ObjectKind.LINK, ObjectKind.ADDRESS})
+"""What other objects stand on, and silently go with."""
 
 _ROUNDS = 3
 """After so many rounds everything of the first desired state was attempted, even if others keep changing things."""
@@ -71,10 +77,11 @@ class KernelKeeper:
     _rested_at: float = 0.0
     _programming: bool = False
     _dirty: bool = False
-    _whole: bool = False
     _touched: dict[Hashable, None] = field(default_factory=dict)
     _changed_mind: bool = False
     _again: bool = False
+    _grounded: bool = False
+    _repairing: bool = False
     _failures: int = 0
     _rounds: int = 0
 
@@ -90,6 +97,11 @@ class KernelKeeper:
     def busy(self) -> bool:
         """Whether an action is under way."""
         return self._observing or self._programming
+
+    @property
+    def programming(self) -> bool:
+        """Whether operations are under way."""
+        return self._programming
 
     @property
     def deadline(self) -> float | None:
@@ -122,6 +134,11 @@ class KernelKeeper:
         self._wanted_by_key = {item.key: item for item in state.objects}
         self._dirty = True
 
+    def vouch(self, *, complete: bool) -> None:
+        """Whether what is wanted is all that the kernel should hold of ours."""
+        if complete != self._complete:
+            self._complete, self._dirty, self._changed_mind = complete, True, True
+
     def revise(self, state: DesiredState, gone: Iterable[KernelObject], come: Iterable[KernelObject]) -> None:
         """The kernel should hold `state`, which is what it should hold before without `gone` and with `come`."""
         self._wanted, self._changed_mind = state, True
@@ -152,34 +169,39 @@ class KernelKeeper:
             and self.underlay is not None
             and self._observed_scope == self._scope
         ):
-            self._program(self._wanted, now)
+            self._program(now)
 
-    def _program(self, wanted: DesiredState, now: float) -> None:
-        difference = self._difference(wanted)
+    def _program(self, now: float) -> None:
+        difference = self._difference()
         self._dirty, self._touched = False, {}
-        operations = tuple(one for one in difference.operations if self._retries.may_write(one.object.key, now))
-        held_back = [one for one in difference.operations if not self._retries.may_write(one.object.key, now)]
-        if held_back:
-            self._observe_by(min(self._retries.not_before(one.object.key) for one in held_back))
+        operations = difference.operations
+        if waiting := self._retries.waiting(now):
+            operations = tuple(one for one in operations if one.object.key not in waiting)
+            if len(operations) < len(difference.operations):
+                held_back = (waiting.get(one.object.key) for one in difference.operations)
+                self._observe_by(min(moment for moment in held_back if moment is not None))
+        ground = () if self._grounded else _ground(operations)
+        self._grounded = bool(ground)
+        if ground and len(ground) < len(operations):
+            operations, self._dirty = ground, True
         if operations:
-            if self.settled and not self._changed_mind:
+            self._repairing = self.settled and not self._changed_mind
+            if self._repairing:
                 self.journal.say("info", "kernel-repair", f"the kernel differs from what it should hold: {_summary(operations)}")
-            self._programming, self._changed_mind = True, False
+            self._programming, self._changed_mind = True, self._changed_mind and self._dirty
             self.sent += len(operations)
             self.journal.act(Program(operations))
         else:
             self.settled, self._changed_mind = True, False
 
-    def _difference(self, wanted: DesiredState) -> Difference:
+    def _difference(self) -> Difference:
         """Between all that is wanted and all that is there; or, where only some of it was touched, between these."""
         foreign = dict(self._foreign)
         if not self._dirty and not self._conflicts and not any(key in foreign for key in self._touched):
             touched = [self._wanted_by_key[key] for key in self._touched if key in self._wanted_by_key]
             there = {key: self._believed[key] for key in self._touched if key in self._believed}
             return diff_by_key(touched, there, {}, complete=self._complete)
-        difference = diff_by_key(wanted.objects, self._believed, foreign, complete=self._complete)
-        # What is written because it was touched is as its answer says, also where the whole was looked at.
-        self._whole = any(one.object.key not in self._touched for one in difference.operations)
+        difference = diff_by_key(self._wanted_by_key.values(), self._believed, foreign, complete=self._complete)
         self._note_conflicts(dict(difference.conflicts))
         return difference
 
@@ -213,7 +235,7 @@ class KernelKeeper:
         self.underlay = observation.underlay
         self._dirty = True
         self._rested_at = now + max(_SPACING_S, _RESTS * (now - self._asked_at))
-        self._retries.keep({*self._wanted_by_key, *self._believed}, now)
+        self._retries.keep(ChainMap(self._wanted_by_key, self._believed), now)
         self._observe_at = self._rested_at if self._again else now + (1.0 if observation.underlay is None else RESYNC_S)
 
     def observation_failed(self, error: KernelError, now: float) -> None:
@@ -235,43 +257,45 @@ class KernelKeeper:
         """Take the kernel's answers over."""
         self._programming = False
         self._rounds += 1
-        # After the whole was written, the whole is compared once more; a part is as its answers say.
-        self._dirty, self._whole = self._dirty or self._whole, False
-        lost = {one.object.name for one, error in results if error is not None and isinstance(one.object, VxlanLink | TunLink)}
+        believed, noted, ground = self._believed, self._retries.noted, False
         for operation, error in results:
             item = operation.object
             key = item.key
-            if error is None:
-                if self._retries.trouble(key):
-                    self.journal.over("kernel", describe(item), f"written: {describe(item)}")
-                self._retries.wrote(key, now, None)
-                self._succeeded(operation, key)
-                if self._retries.fought_over(key):
-                    self.journal.trouble(
-                        "kernel-fight", describe(item), f"does not stay as written, slowing down: {describe(item)}"
-                    )
-                if item.kind in {ObjectKind.LINK, ObjectKind.ADDRESS}:
-                    self._observe_by(now)
+            if error is not None:
+                self._refused(item, error, now)
                 continue
-            self._retries.wrote(key, now, error)
-            if link_of(item) not in lost:
-                # What stands on a link that could not be made fails with it, and is not said again for each.
-                self.journal.trouble("kernel", describe(item), f"{error}; trying again")
-            if isinstance(error, KernelPermissionError) and item.kind is not ObjectKind.SYSCTL:
-                self.fatal = error
-            self._observe_by(self._retries.not_before(key))
+            if self._repairing or key in noted:
+                self._written_again(item, now)
+            if isinstance(operation, Put):
+                believed[key] = item
+                if isinstance(item, VxlanLink | TunLink):
+                    self.links_made.add(item.name)
+            else:
+                believed.pop(key, None)
+            ground = ground or item.kind in _GROUND
+        if ground:
+            self._observe_by(now)
+        elif not self._dirty:
+            self.settled = True
         if self._rounds >= _ROUNDS:
             self.settled = True
 
-    def _succeeded(self, operation: Operation, key: Hashable) -> None:
-        item = operation.object
-        match operation:
-            case Put():
-                self._believed[key] = item
-                if isinstance(item, VxlanLink | TunLink):
-                    self.links_made.add(item.name)
-            case Delete():
-                self._believed.pop(key, None)
+    def _refused(self, item: KernelObject, error: KernelError, now: float) -> None:
+        self._retries.wrote(item.key, now, error)
+        if not self._link_trouble(item):
+            # What stands on a link that could not be made fails with it, and is not said again for each.
+            self.journal.trouble("kernel", describe(item), f"{error}; trying again")
+        if isinstance(error, KernelPermissionError) and item.kind is not ObjectKind.SYSCTL:
+            self.fatal = error
+        self._observe_by(self._retries.not_before(item.key))
+
+    def _written_again(self, item: KernelObject, now: float) -> None:
+        """Note a write that others, or a failure before it, have made necessary."""
+        if self._retries.trouble(item.key):
+            self.journal.over("kernel", describe(item), f"written: {describe(item)}")
+        self._retries.wrote(item.key, now, None)
+        if self._retries.fought_over(item.key):
+            self.journal.trouble("kernel-fight", describe(item), f"does not stay as written, slowing down: {describe(item)}")
 
     def _observe_by(self, when: float) -> None:
         self._observe_at = when if self._observe_at is None else min(self._observe_at, when)
@@ -299,10 +323,19 @@ class KernelKeeper:
     def _trouble(self, key: Hashable) -> str:
         """Why the last write of an object failed: because of its link, if that is missing."""
         item = self._wanted_by_key.get(key)
-        link = None if item is None else link_of(item)
-        link_key = (ObjectKind.LINK, link)
-        missing = link is not None and link_key in self._wanted_by_key and not self.holds(link_key)
-        return (self._retries.trouble(link_key) if missing else "") or self._retries.trouble(key)
+        return ("" if item is None else self._link_trouble(item)) or self._retries.trouble(key)
+
+    def _link_trouble(self, item: KernelObject) -> str:
+        """Why the link on which an object stands could not be made, if that is so."""
+        link_key = (ObjectKind.LINK, link_of(item))
+        missing = link_key in self._wanted_by_key and not self.holds(link_key)
+        return self._retries.trouble(link_key) if missing else ""
+
+
+def _ground(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    """Those that make links and addresses, with what comes before them; nothing if there are none."""
+    puts = tuple(one for one in operations if isinstance(one, Put) and one.object.kind <= ObjectKind.ADDRESS)
+    return puts if any(one.object.kind in _GROUND for one in puts) else ()
 
 
 def _summary(operations: tuple[Operation, ...]) -> str:

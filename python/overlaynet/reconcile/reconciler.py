@@ -88,7 +88,7 @@ class Reconciler:
         self._checked: NetworkConfig | None = None
         self._served: NetworkConfig | None = None
         self._crowd: Crowd | None = None
-        self._made_of: tuple[int, Lease, Underlay, bool] | None = None
+        self._made_of: tuple[int, bool, NetworkConfig, Lease, Underlay] | None = None
         self._confirmed = False
         self._kept_of: tuple[int, Lease, tuple[Prefix, ...]] | None = None
         self._keep_at = 0.0
@@ -285,13 +285,14 @@ class Reconciler:
         if not self._confirmed and not fits(self.store.claims or config, own.subnets):
             # The lease of an earlier run, which the configuration of now does not lease: there is nothing to go by yet.
             return
-        made_of = (self.store.version, own, underlay, self._confirmed)
+        made_of = (self.store.version, self._confirmed, config, own, underlay)
         if made_of == self._made_of:
             return
         changes = self.store.take_changes()
-        only_leases = self._made_of is not None and made_of[1:] == self._made_of[1:]
+        only_leases = self._made_of is not None and made_of[2:] == self._made_of[2:]
         self._made_of = made_of
         if changes is not None and only_leases and self._revise(config, own, underlay, changes):
+            self.kernel.vouch(complete=self._confirmed)
             return
         self._crowd = None
         accepted = accept_peers(config, own.subnets, self._own_addresses(underlay), self._others(own))
@@ -311,6 +312,8 @@ class Reconciler:
         self, config: NetworkConfig, own: Lease, underlay: Underlay, changes: dict[Subnets, tuple[Lease | None, Lease | None]]
     ) -> bool:
         """Take over a few changed leases, if that is enough."""
+        if self.state is not None and not changes:
+            return True
         if self.state is None or any(
             lease.owner == self.settings.host for pair in changes.values() for lease in pair if lease is not None
         ):
@@ -370,7 +373,7 @@ class Reconciler:
 
     def _announce(self, config: NetworkConfig | None, now: float) -> None:
         """Publish subnet.env and readiness once both can be vouched for."""
-        if config is None or self.state is None or self.lease.grant is None or not self.kernel.settled or self.kernel.busy:
+        if config is None or self.state is None or self.lease.grant is None or not self.kernel.settled or self.kernel.programming:
             return
         if self.lease.expired(now) or (self.state.pump is not None and not self.pump.attempted):
             return

@@ -7,7 +7,7 @@ that is made again takes all that stood on it along.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, KeysView
 from dataclasses import dataclass, field
 
 from overlaynet.errors import KernelError
@@ -36,18 +36,22 @@ class Retries:
     backoff: Backoff
     _histories: dict[Hashable, _History] = field(default_factory=dict)
 
-    def may_write(self, key: Hashable, now: float) -> bool:
-        """Whether the object's time has come."""
-        history = self._histories.get(key)
-        return history is None or now >= history.not_before
+    def waiting(self, now: float) -> dict[Hashable, float]:
+        """The objects whose time has not come, and when it does."""
+        return {key: history.not_before for key, history in self._histories.items() if history.not_before > now}
 
     def not_before(self, key: Hashable) -> float:
         """When the object's time comes."""
         history = self._histories.get(key)
         return 0.0 if history is None else history.not_before
 
+    @property
+    def noted(self) -> KeysView[Hashable]:
+        """The objects that have a history."""
+        return self._histories.keys()
+
     def wrote(self, key: Hashable, now: float, error: KernelError | None) -> None:
-        """Note an answer of the kernel."""
+        """Note an answer of the kernel. Writes that succeed need not be noted where the object was only wanted anew."""
         history = self._histories.get(key)
         if history is None:
             history = self._histories[key] = _History()
@@ -74,11 +78,10 @@ class Retries:
         history = self._histories.get(key)
         return "" if history is None else history.why
 
-    def keep(self, keys: Iterable[Hashable], now: float) -> None:
+    def keep(self, keys: Container[Hashable], now: float) -> None:
         """Forget the histories of all but `keys`, and those that are calm."""
-        kept = set(keys)
         self._histories = {
             key: history
             for key, history in self._histories.items()
-            if key in kept and (history.failures or now - history.last_at <= _CALM_S)
+            if (history.failures or now - history.last_at <= _CALM_S) and key in keys
         }

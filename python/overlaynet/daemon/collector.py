@@ -1,0 +1,21 @@
+"""The cyclic garbage collector, told what a daemon is like: most of what it makes stays for as long as a peer does.
+
+Left to itself it looks through all objects again and again while tens of thousands are made that are no garbage, which takes
+longer than making them. Reference counts free nearly everything here; cycles come from exceptions and ended tasks, some tens of
+objects each, and can wait.
+"""
+
+from __future__ import annotations
+
+import gc
+
+_YOUNG = 10_000
+"""New containers between two looks at the young: those of some hundred peers, or of hundreds of ended tasks."""
+
+_OLDER = (20, 20)
+
+
+def spare_collector() -> None:
+    """Have the collector look seldom, and never at what the imports have made."""
+    gc.freeze()
+    gc.set_threshold(_YOUNG, *_OLDER)
