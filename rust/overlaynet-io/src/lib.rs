@@ -1,13 +1,17 @@
 //! The TUN device, UDP sockets and the pump that carries packets between them (Linux).
 //!
-//! `unsafe` stands in [`tun`], [`tap`], [`udp`] and [`traffic`], around system calls, and in [`summing`], each with its reason.
+//! `unsafe` stands in [`tun`], [`tap`], [`udp`] and [`traffic`], around system calls, and in [`summing`] and [`cpu`], which call
+//! what is compiled for a processor that is there, each with its reason.
+pub mod cpu;
 pub mod engine;
+pub mod live;
 pub mod memory;
 pub mod offload;
 pub mod outbox;
 pub mod port;
 pub mod pump;
 pub mod reach;
+mod seats;
 pub mod shared;
 pub mod shortcut;
 pub mod summing;

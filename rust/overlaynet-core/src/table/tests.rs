@@ -233,10 +233,9 @@ fn an_ipv6_table_survives_churn() {
     churn(|bits, len| {
         let high = 0x2001_0db8_0000_0000 | bits & 0xf_ffff_ffff & [u64::MAX, 0xff_0000][len as usize % 2];
         let any_len = (len >> 8) as u8 % 129;
-        // A short prefix, which concerns all nodes below it, comes more rarely.
-        let len =
-            [48, 64, 64, 32, 44, 56, 29, any_len.max(29), any_len][(len >> 16) as usize % 512 * 9 / 512];
-        let len = if len < 29 && bits >> 60 != 0 { 64 } else { len };
+        let len = [48, 64, 64, 44, 40, 56, 60, any_len][(len >> 16) as usize % 8];
+        // A short prefix concerns all nodes below it, so it comes more rarely.
+        let len = if len < 40 && bits >> 58 != 0 { 64 } else { len };
         Ipv6Prefix::new_truncated(Ipv6Addr::from_bits(u128::from(high) << 64), len).unwrap()
     });
 }
