@@ -13,7 +13,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv
 
-.PHONY: bench bench-breaking bench-control bench-data bench-healing bench-restarts bench-simulation help build demo test soak fuzz check system wheel lock clean
+.PHONY: bench bench-breaking bench-control bench-data bench-healing bench-restarts bench-simulation bench-table help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -79,6 +79,7 @@ check: build ## Format, lint, types, docs, import contracts
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	cargo fmt --check --manifest-path benches/rust/Cargo.toml
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 	@! grep -nE '://' requirements/*.txt || { echo "requirements/*.txt must not name a host" >&2; exit 1; }
 
@@ -95,6 +96,7 @@ lock: $(BIN)/.tools ## Choose the newest tools and dependencies anew, into requi
 test: build ## The whole test suite, lab included (as root)
 	@test "$$(id -u)" = 0 || { echo "make test needs root: it makes network namespaces" >&2; exit 1; }
 	cargo test --workspace --locked --quiet
+	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom cargo test --locked --quiet -p overlaynet-io --lib seats
 	$(BIN)/pytest
 
 soak: build ## The long versions of tests: ten minutes and more (as root)
@@ -117,6 +119,9 @@ fuzz: ## Fuzz decoding, forwarding, netlink, the table and offloads, FUZZ_S seco
 
 bench: build .cache/bench/.installed ## Measure the library against its peers, into benches/results/library.json
 	PYTHONPATH=.cache/bench $(BIN)/python -W ignore -m benches.python.library
+
+bench-table: ## Measure the prefix table against other crates, into benches/results/table.json
+	cargo run --release --locked --manifest-path benches/rust/Cargo.toml -- --json benches/results/table.json
 
 bench-etcd: build ## Measure the etcd store with 2,000 leases, into benches/results/etcd.json
 	$(BIN)/python benches/lab/etcd_scale.py

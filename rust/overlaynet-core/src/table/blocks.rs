@@ -1,6 +1,7 @@
 //! [`Blocks`]: the nodes' memory, and which of it is free.
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use super::lookup::{HEADER, Lookup, Map, NODE};
 use crate::prefix::Prefix;
@@ -35,6 +36,8 @@ pub(super) struct Blocks<P: Prefix> {
     /// For each class, that is length in units, the first free block; its first word says which is the next.
     free: [u32; CLASSES],
     free_words: usize,
+    /// Room for those who change nodes, kept so that they need not allocate.
+    pub(super) scratch: Vec<u32>,
     /// Where other threads read: what was taken out of use, in that order.
     retired: Option<VecDeque<Retired>>,
     /// How much had been retired when the first of those was.
@@ -49,6 +52,7 @@ impl<P: Prefix> Blocks<P> {
             end,
             free: [NONE; CLASSES],
             free_words: 0,
+            scratch: Vec::new(),
             retired: None,
             reclaimed: 0,
         }
@@ -61,6 +65,7 @@ impl<P: Prefix> Blocks<P> {
             end: self.end,
             free: self.free,
             free_words: self.free_words,
+            scratch: Vec::new(),
             retired: None,
             reclaimed: 0,
         }
@@ -87,16 +92,11 @@ impl<P: Prefix> Blocks<P> {
         room < HEADER + 256 && self.free_words > 1024 && self.free_words * 4 > self.end
     }
 
-    /// A new node of these runs.
-    pub(super) fn node(&mut self, map: &Map, values: impl Fn(&Lookup<P>, usize) -> u32) -> u32 {
-        let count = map.count();
-        let start = self.allocate((HEADER + count).div_ceil(UNIT));
-        let lookup = &self.lookup;
-        for (at, word) in map.header().into_iter().enumerate() {
-            lookup.set_word(start + at, word);
-        }
-        for run in 0..count {
-            lookup.set_word(start + HEADER + run, values(lookup, run));
+    /// A new node with these runs, whose values are still to be written.
+    pub(super) fn node(&mut self, map: &Map) -> u32 {
+        let start = self.allocate((HEADER + map.count()).div_ceil(UNIT));
+        for (at, word) in (start..).zip(map.header()) {
+            self.lookup.set_word(at, word);
         }
         as_word(start) | NODE
     }

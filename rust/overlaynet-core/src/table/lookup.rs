@@ -146,6 +146,16 @@ impl<P: Prefix> Lookup<P> {
         self.words[at].store(word, Ordering::Release);
     }
 
+    /// Copies words into a block that nothing leads to yet.
+    pub(super) fn copy_words(&self, from: usize, to: usize, count: usize) {
+        for (from, to) in self.words[from..from + count]
+            .iter()
+            .zip(&self.words[to..to + count])
+        {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     /// The node's map.
     pub(super) fn map(&self, node: u32) -> Map {
         let start = (node ^ NODE) as usize;

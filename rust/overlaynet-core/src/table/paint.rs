@@ -5,6 +5,7 @@
 //! takes over the runs before and behind as they are, and the word that led to the old one then leads to it. So each address
 //! finds the old slot until one store, and the new one from then on.
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::Ordering;
 
 use super::blocks::Blocks;
@@ -42,6 +43,7 @@ impl<'a, P: Prefix, T> Painter<'a, P, T> {
         (prefix, slot): (P, u32),
     ) -> Self {
         let above = entries.parent(slot);
+        let painted = mem::take(&mut blocks.scratch);
         Self {
             blocks,
             entries,
@@ -50,7 +52,7 @@ impl<'a, P: Prefix, T> Painter<'a, P, T> {
             above,
             bits: prefix.address().bits(),
             len: prefix.len(),
-            painted: Vec::new(),
+            painted,
         }
     }
 
@@ -86,6 +88,7 @@ impl<'a, P: Prefix, T> Painter<'a, P, T> {
                 }
             }
         }
+        self.blocks.scratch = self.painted;
     }
 
     /// What becomes of `word`, all of whose addresses lie in the prefix.
@@ -156,10 +159,10 @@ impl<'a, P: Prefix, T> Painter<'a, P, T> {
             };
             self.push(&mut map, hi + 1, next, &mut last);
         }
-        let middle = self.painted.split_off(mark);
+        let middle = &self.painted[mark..];
         let result = if is_node && map == old {
-            for (at, &painted) in middle.iter().enumerate() {
-                let at = Lookup::<P>::value_at(word, keep_before + at);
+            let start = Lookup::<P>::value_at(word, keep_before);
+            for (at, &painted) in (start..).zip(middle) {
                 if self.blocks.lookup.word(at) != painted {
                     self.blocks.lookup.set_word(at, painted);
                 }
@@ -172,16 +175,23 @@ impl<'a, P: Prefix, T> Painter<'a, P, T> {
                 .copied()
                 .unwrap_or_else(|| value(&self.blocks.lookup, 0))
         } else {
-            let keep_from = run + 1;
-            self.blocks
-                .node(&map, |lookup, run| match run.checked_sub(keep_before) {
-                    None => value(lookup, run),
-                    Some(at) => match at.checked_sub(middle.len()) {
-                        None => middle[at],
-                        Some(behind) => value(lookup, keep_from + behind),
-                    },
-                })
+            let node = self.blocks.node(&map);
+            let lookup = &self.blocks.lookup;
+            let behind = keep_before + middle.len();
+            if is_node {
+                let place = |run| Lookup::<P>::value_at(word, run);
+                let new = |run| Lookup::<P>::value_at(node, run);
+                lookup.copy_words(place(0), new(0), keep_before);
+                lookup.copy_words(place(run + 1), new(behind), map.count() - behind);
+            } else if keep_before == 1 {
+                lookup.set_word(Lookup::<P>::value_at(node, 0), word);
+            }
+            for (at, &painted) in (Lookup::<P>::value_at(node, keep_before)..).zip(middle) {
+                lookup.set_word(at, painted);
+            }
+            node
         };
+        self.painted.truncate(mark);
         for node in replaced {
             self.blocks.retire(node);
         }

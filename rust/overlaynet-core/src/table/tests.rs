@@ -350,3 +350,49 @@ fn a_table_of_one_overlay_is_a_single_access_and_small() {
     assert!(small.bytes() < 1000, "{}", small.bytes());
     assert_eq!(u32::mask(small.as_lookup().shape().skip), 0xffff_ff00);
 }
+
+/// 20,000 prefixes of the IPv4 Internet's lengths, neighbours of each other in part.
+fn internet() -> PrefixTable<Ipv4Prefix, u32> {
+    let mut numbers = Numbers(0x0123_4567_89ab_cdef);
+    let mut bits = 0_u32;
+    (0..20_000)
+        .map(|value| {
+            let len = [24, 24, 24, 24, 24, 24, 23, 22, 20, 16][numbers.next() as usize % 10];
+            bits = match numbers.next() % 3 {
+                0 => numbers.next() as u32 % 0x4000_0000,
+                _ => bits.wrapping_add(1 << (32 - len)),
+            };
+            (Ipv4Prefix::truncated(Ipv4Addr::from_bits(bits), len as u8), value)
+        })
+        .collect()
+}
+
+/// Counts that hold on every machine; times are the bench's.
+#[test]
+fn a_change_of_one_prefix_takes_no_more_than_one_node_out_of_use() {
+    let mut table = internet();
+    let _lookup = table.share();
+    let prefixes: Vec<Ipv4Prefix> = table
+        .iter()
+        .map(|(prefix, _)| prefix)
+        .filter(|prefix| prefix.len() == 24)
+        .collect();
+    for prefix in prefixes.iter().step_by(7) {
+        let before = table.retired();
+        let value = table.remove(prefix).unwrap();
+        assert!(table.retired() - before <= 2, "the slot, and a node at most");
+        table.insert(*prefix, value);
+        assert!(table.retired() - before <= 3, "and a node at most");
+        table.reclaim(table.retired());
+    }
+}
+
+#[test]
+fn a_prefix_of_the_internet_costs_the_lookups_few_bytes() {
+    let table = internet();
+    let lookup = table.as_lookup();
+    let (root, all) = (4 << lookup.shape().root_bits(), lookup.bytes());
+    let each = (all - root) / table.len();
+    assert!(each <= 12, "{each} bytes a prefix beside the root's {root}");
+    assert!(table.bytes() - all <= 17 * table.len(), "16 bytes an entry");
+}
