@@ -1,9 +1,11 @@
 //! What is measured, and how: rounds of all tables are interleaved, and the best round of each counts.
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use overlaynet_core::forward::{IpPrefix, Tables};
 
 use crate::peers::{Bart, Family, IpTrie, Live, Ours, Pop, PrefixTrie, Table, TreeBitmap};
 use crate::report::{Report, Target};
@@ -72,6 +74,7 @@ pub fn all(report: &mut Report) {
     updates(report, "v4", &v4);
     updates(report, "overlay", &overlay);
     loading(report, &v4);
+    pump(report, &overlay);
     readers(report, &v4);
 }
 
@@ -288,6 +291,31 @@ fn loading(report: &mut Report, entries: &[Entry<u32>]) {
             1.0,
         );
     }
+}
+
+/// The pump's whole picture of an overlay, which is exchanged as one when a peer comes or goes.
+fn pump(report: &mut Report, entries: &[Entry<u32>]) {
+    let peers: Vec<_> = entries
+        .iter()
+        .map(|&(address, len, value)| {
+            let endpoint = SocketAddr::from((Ipv4Addr::from_bits(0xac10_0000 + value), 8285));
+            (endpoint, [IpPrefix::V4(address.prefix(len))])
+        })
+        .collect();
+    let build = || {
+        let mut tables = Tables::new(1500);
+        for (endpoint, subnets) in &peers {
+            tables.add_peer(*endpoint, subnets);
+        }
+        tables.endpoints().len() as u64
+    };
+    let each = best_of(1, &mut [&mut { build }])[0];
+    report.add(
+        "the pump's tables of 10,000 peers, built anew",
+        each / 1e6,
+        "ms",
+        Target::None,
+    );
 }
 
 /// A reader's lookups a second, alone and while a writer makes 100,000 updates a second, in turns.

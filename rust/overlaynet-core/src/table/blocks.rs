@@ -123,6 +123,11 @@ impl<P: Prefix> Blocks<P> {
             .is_some()
     }
 
+    /// Whether what is taken out of use waits before it is used again.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.retired.is_some()
+    }
+
     /// From now on, what is taken out of use waits for [`reclaim`](Self::reclaim).
     pub(super) fn keep_retired(&mut self) {
         self.retired.get_or_insert_default();

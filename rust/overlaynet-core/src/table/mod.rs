@@ -126,16 +126,16 @@ impl<P: Prefix, T> PrefixTable<P, T> {
 
     /// Removes every prefix.
     pub fn clear(&mut self) {
-        let slots: Vec<u32> = self.all_slots().collect();
-        let mut waits = false;
-        for slot in slots {
-            drop(self.entries.take(slot));
-            waits = self.blocks.retire_slot(slot);
-        }
-        if !waits {
+        if self.blocks.is_shared() {
+            let slots: Vec<u32> = self.all_slots().collect();
+            for slot in slots {
+                drop(self.entries.take(slot));
+                self.blocks.retire_slot(slot);
+            }
+        } else {
             self.entries = Entries::new();
         }
-        self.build_with(&[]);
+        self.build_from(&[]);
     }
 
     /// The value of exactly `prefix`.
@@ -272,8 +272,13 @@ impl<P: Prefix, T> PrefixTable<P, T> {
             slots.push(slot);
         }
         slots.extend(new);
+        self.build_from(&slots);
+    }
+
+    /// Builds the nodes anew, for the prefixes at `slots`, which come in order.
+    fn build_from(&mut self, slots: &[u32]) {
         self.entries.relate(slots.iter().copied());
-        let built = build(&self.entries, &slots);
+        let built = build(&self.entries, slots);
         self.outgrown_at = built.outgrown_at;
         self.built_at = slots.len();
         self.blocks.replace(built.lookup, built.end);

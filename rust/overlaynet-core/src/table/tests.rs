@@ -331,6 +331,19 @@ fn what_was_taken_out_of_use_waits_until_readers_have_left() {
 }
 
 #[test]
+fn an_empty_shared_table_that_is_cleared_keeps_the_slots_that_wait() {
+    let mut table = PrefixTable::new();
+    let prefix: Ipv4Prefix = "10.1.2.0/24".parse().unwrap();
+    table.insert(prefix, 1);
+    table.share();
+    table.remove(&prefix);
+    table.clear();
+    table.reclaim(table.retired());
+    table.insert(prefix, 2);
+    assert_eq!(table.lookup(prefix.address()), Some((prefix, &2)));
+}
+
+#[test]
 fn a_table_of_one_overlay_is_a_single_access_and_small() {
     let table: PrefixTable<Ipv4Prefix, u32> = (0..10_000_u32)
         .map(|number| {
