@@ -278,7 +278,8 @@ impl Values {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;

@@ -62,7 +62,8 @@ impl Seat {
 }
 
 /// Every interleaving: `RUSTFLAGS="--cfg loom" cargo test --release -p overlaynet-io --lib seats`.
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod tests {
     use super::*;
     use loom::sync::Arc;

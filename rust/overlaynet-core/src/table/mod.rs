@@ -15,6 +15,35 @@
 //! Beside that, and touched by updates and by those who want the prefix or the value: the entries by slot, each with the slot of the
 //! prefix directly above it. There is no second tree: exact match, what covers a prefix and what it covers, and the order of all are
 //! read from the same nodes and the way up from an entry.
+//!
+//! # What a change costs
+//! A change paints the part of each node's runs that lies in its prefix (`paint`): for a /24 of the Internet that is one node, whose
+//! runs before and behind are copied as they are. A prefix above many others costs a visit of each node below it, since the answers
+//! are pushed down, and a prefix outside the window, or so many that a larger root pays, costs building the nodes anew. Memory of
+//! nodes is reused by size; when much of it lies in pieces too small, the nodes are built anew too.
+//!
+//! # Who may read meanwhile
+//! All that lookups read is [`Lookup`], made of `AtomicU32`: one thread may change the table while others look up, and each finds
+//! for an address what was true before a change or what is true after it. [`PrefixTable::share`] says what that asks of the caller.
+//!
+//! # Why this and not another
+//! Measured with 901,899 IPv4 and 160,147 IPv6 prefixes of the Internet, one core, nanoseconds for a random address in a random prefix,
+//! all compiled for that processor:
+//!
+//! | structure | IPv4 | IPv6 | 10,000 /24 | bytes an IPv4 prefix | a change |
+//! |---|---|---|---|---|---|
+//! | 16 bits direct, then nodes of 8 bits with runs | 6.4 | 19 | 2.3 | 5.9 | one node |
+//! | the same, 24 bits direct for IPv6 | | 14-16 | | (69 an IPv6 prefix) | one node |
+//! | DIR-24-8 (Gupta, Lin, McKeown, "Routing lookups in hardware at memory access speeds", 1998) | 4.4 | | 0.6-1.1 | 75 | up to 2^16 words |
+//! | tree bitmap (Eatherton, Varghese, Dittia, 2004), crate treebitmap | 59-68 | 118-134 | | 11 | |
+//! | prefix-trie 0.10 | 32 | 78-84 | 10-15 | 14 | |
+//! | poptrie (Asai, Ohara, 2015), crate poptrie 0.2 | 75-99 | 60 | 11-22 | 125 | |
+//! | gaissmai/bart (allotment tables of 8 bits, path compression), crate ts_bart 0.6 | 131 | 154-202 | | 27 | |
+//!
+//! DIR-24-8 is faster on IPv4 at twelve times the memory, and has no IPv6; the window and the root's growth take what is best of it,
+//! one access where prefixes are many and close together, and pay for it only there. Poptrie's nodes of 6 bits with leaves by rank
+//! are the nearest relative: 8 bits with runs need fewer steps and leave one run where neighbours agree. Bits of rank beside the map
+//! spare the counting of a whole map. `benches/rust` measures this table against those crates in one run.
 pub mod list;
 
 mod blocks;
