@@ -13,7 +13,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -path 'py
 
 PACKAGES := iproute2:ip etcd-server:etcd etcd-client:etcdctl nftables:nft iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool iputils-ping:ping curl:curl gcc:cc tshark:tshark systemd:systemd-analyze util-linux:setpriv
 
-.PHONY: bench bench-breaking bench-control bench-data bench-healing bench-restarts bench-simulation bench-table help build demo test soak fuzz check system wheel lock clean
+.PHONY: bench bench-breaking bench-control bench-data bench-healing bench-restarts bench-simulation help build demo test soak fuzz check system wheel lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -118,10 +118,8 @@ fuzz: ## Fuzz decoding, forwarding, netlink, the table and offloads, FUZZ_S seco
 	touch $@
 
 bench: build .cache/bench/.installed ## Measure the library against its peers, into benches/results/library.json
-	PYTHONPATH=.cache/bench $(BIN)/python -W ignore -m benches.python.library
-
-bench-table: ## Measure the prefix table against other crates, into benches/results/table.json
-	cargo run --release --locked --manifest-path benches/rust/Cargo.toml -- --json benches/results/table.json
+	cargo run --release --locked --manifest-path benches/rust/Cargo.toml -- --json .cache/bench/rust.json
+	PYTHONPATH=.cache/bench $(BIN)/python -W ignore -m benches.python.library .cache/bench/rust.json
 
 bench-etcd: build ## Measure the etcd store with 2,000 leases, into benches/results/etcd.json
 	$(BIN)/python benches/lab/etcd_scale.py
