@@ -70,7 +70,8 @@ class Pair:
     @contextlib.contextmanager
     def streaming(self, family: int = 4) -> Iterator[subprocess.Popen[bytes]]:
         """A TCP stream from `a` while the block runs."""
-        command = enter(self.a.namespace, "iperf3", "-c", OVERLAY[family][1], "-t", "60")
+        # What paces by the past would crawl on for a while after losses (BBR).
+        command = enter(self.a.namespace, "iperf3", "-c", OVERLAY[family][1], "-t", "60", "-C", "cubic")
         with server(self.b):
             client = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             try:
@@ -113,6 +114,11 @@ def write(host: Host, path: str, value: int) -> None:
 def drop_forwarded(host: Host) -> None:
     rules = "add table inet away; add chain inet away forward { type filter hook forward priority 0; policy drop; }"
     assert host.run("nft", rules).returncode == 0
+
+
+def drop_long(host: Host) -> None:
+    chain = "add chain inet away forward { type filter hook forward priority 0; }"
+    assert host.run("nft", f"add table inet away; {chain}; add rule inet away forward meta length > 2000 drop").returncode == 0
 
 
 def engine(host: Host, other: Host, tap: bool) -> None:
@@ -231,6 +237,7 @@ def test_tcp_goes_both_ways_and_leaves_whole(bare: Pair, other: str, link: str) 
 
 WAYS_TO_LOSE: dict[str, tuple[Callable[[Pair], None], str]] = {
     "FORWARD policy": (lambda pair: drop_forwarded(pair.a), "FORWARD"),
+    "filter by length": (lambda pair: drop_long(pair.a), "super-packets do not"),
     "strict rp_filter": (lambda pair: write(pair.a, "ipv4/conf/all/rp_filter", 1), "net.ipv4.conf.all.rp_filter is 1 (strict)"),
     "no forwarding": (lambda pair: write(pair.a, f"ipv4/conf/{TAP}/forwarding", 0), f"net.ipv4.conf.{TAP}.forwarding is 0"),
 }

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod offload;
 pub mod outbox;
 pub mod port;
+pub mod proof;
 pub mod pump;
 pub mod reach;
 mod seats;

@@ -24,6 +24,9 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The pause after a peer that did not answer, at first and at most.
 pub const PAUSE: Duration = Duration::from_secs(1);
+/// The pause after super-packets did not arrive, at first: finding out costs a flow seconds.
+const SWALLOWED_PAUSE: Duration = Duration::from_secs(8);
+
 const PAUSE_MOST: Duration = Duration::from_secs(64);
 
 /// Peers of which anything is remembered. Others' packets take the socket.
@@ -54,6 +57,8 @@ struct Way {
     numbers: (u64, u64),
     /// How often it was asked in vain, in a row.
     failures: u32,
+    /// How often super-packets did not arrive though answers did, in a row.
+    distrust: u32,
     /// Whether packets took the way when answers stopped to come, which nobody was told yet.
     left: bool,
     /// Whether it was asked through the socket, and answered.
@@ -70,6 +75,8 @@ pub enum Change {
         /// Whether the peer is there at all.
         there: bool,
     },
+    /// It answers, but no super-packet arrives.
+    Swallowed,
     /// It answers.
     Opened,
 }
@@ -133,6 +140,7 @@ impl Reach {
             unanswered: 0,
             numbers: (next, next),
             failures: 0,
+            distrust: 0,
             left: false,
             control: (false, false),
         });
@@ -211,6 +219,24 @@ impl Reach {
         way.state = State::Open(now + CREDIT);
         self.waiting = self.peers.values().any(|way| way.unanswered > 0);
         matches!(before, State::Asked(_)).then_some(Change::Opened)
+    }
+
+    /// Super-packets to `peer` do not arrive, whatever it answers: leaves the way for a longer while each time.
+    pub fn swallowed(&mut self, peer: IpAddr, now: Instant) {
+        if let Some(way) = self.peers.get_mut(&peer) {
+            let pause = SWALLOWED_PAUSE
+                .saturating_mul(1 << way.distrust.min(16))
+                .min(PAUSE_MOST);
+            way.distrust += 1;
+            way.state = State::Closed(now + pause);
+        }
+    }
+
+    /// Super-packets to `peer` arrive.
+    pub fn proved(&mut self, peer: IpAddr) {
+        if let Some(way) = self.peers.get_mut(&peer) {
+            way.distrust = 0;
+        }
     }
 
     /// Forgets what was known: the way is another now.
@@ -342,6 +368,23 @@ mod tests {
         assert!(!world.step());
         assert!(world.step());
         assert_eq!(world.changes, [Change::Opened, Change::Opened]);
+    }
+
+    #[test]
+    fn way_that_swallows_super_packets_stays_closed_for_longer_each_time_until_some_arrive() {
+        let mut world = World::new(true, true);
+        for (round, pause_s) in [8, 16, 32, 64, 64].into_iter().enumerate() {
+            world.run(Duration::from_millis(100));
+            assert!(world.reach.is_open(PEER, world.now), "{round}");
+            world.reach.swallowed(PEER, world.now);
+            assert_eq!(world.run(Duration::from_secs(pause_s) - STEP), 0);
+        }
+        world.run(Duration::from_millis(100));
+        world.reach.proved(PEER);
+        world.reach.swallowed(PEER, world.now);
+        assert_eq!(world.run(Duration::from_secs(8) - STEP), 0);
+        world.run(Duration::from_millis(100));
+        assert!(world.reach.is_open(PEER, world.now));
     }
 
     #[test]

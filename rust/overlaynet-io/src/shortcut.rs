@@ -6,7 +6,7 @@
 //! the underlay's link within the system call, and packets have the same outer addresses and ports on both, so that also then
 //! none overtakes another, unless a queue below treats a socket's packets and forwarded ones apart. All else takes the socket:
 //! equal small packets in one send are faster there.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -24,6 +24,7 @@ use overlaynet_core::wire::ethernet::MacAddress;
 
 use crate::outbox::{Destination, SEND_BYTES};
 use crate::port::{Batch, Buffers, Message};
+use crate::proof::Proof;
 use crate::reach::{Change, Reach};
 use crate::tap::{Tap, Unusable};
 
@@ -38,6 +39,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Flows that are told apart. Two that share a place go the same way for a while, which does no harm.
 const FLOWS: usize = 1024;
+
+/// Peers whose super-packets are watched, about.
+const PROOFS: usize = 4096;
 
 /// The most payload of a datagram over IPv6 where the same limit holds for both families.
 const PAYLOAD_BYTES: usize = SEND_BYTES;
@@ -114,6 +118,9 @@ pub struct Shortcut {
     /// When the device is looked for again.
     again: Instant,
     reach: Reach,
+    proofs: HashMap<IpAddr, Proof>,
+    /// Whether one of them waits for an acknowledgement.
+    proving: bool,
     flows: Flows,
     report: Arc<Report>,
     identification: u16,
@@ -144,6 +151,8 @@ impl Shortcut {
             tap: None,
             again: Instant::now(),
             reach: Reach::new(RandomState::new().build_hasher().finish()),
+            proofs: HashMap::new(),
+            proving: false,
             flows: Flows(vec![None; FLOWS].into_boxed_slice()),
             report: Arc::default(),
             identification: 0,
@@ -208,6 +217,9 @@ impl Shortcut {
                 return NOT_TAKEN;
             }
         }
+        if advice.take && self.is_swallowed(peer, packet, is_super, now) {
+            return NOT_TAKEN;
+        }
         if advice.take && is_super {
             *self.flows.place(flow(packet)) = Some(now);
         }
@@ -252,9 +264,10 @@ impl Shortcut {
 
     /// Looks for answers among what the socket received.
     pub fn hear(&mut self, batch: &Batch) {
-        if !self.reach.is_waiting() {
+        if !self.reach.is_waiting() && !self.proving {
             return;
         }
+        let now = Instant::now();
         for at in 0..batch.len() {
             let slot = batch.slot(at);
             let Some(peer) = slot.sender.map(|sender| sender.ip().to_canonical()) else {
@@ -263,14 +276,45 @@ impl Shortcut {
             let step = if slot.segment == 0 { slot.len } else { slot.segment };
             let bytes = &batch.bytes()[slot.start..slot.start + slot.len];
             for datagram in bytes.chunks(step.max(1)) {
-                if let Some(packet) = datagram.get(MAX_HEADER_BYTES..)
-                    && let Some(sign) = probe::answer(packet)
-                    && let Some(change) = self.reach.answered(peer, sign, Instant::now())
+                let Some(packet) = datagram.get(MAX_HEADER_BYTES..) else {
+                    continue;
+                };
+                if let Some(sign) = probe::answer(packet)
+                    && let Some(change) = self.reach.answered(peer, sign, now)
                 {
                     self.tell(peer, change);
                 }
+                if self.proving
+                    && let Some(proof) = self.proofs.get_mut(&peer)
+                    && proof.heard(packet, now)
+                {
+                    self.reach.proved(peer);
+                    self.proving = self.proofs.values().any(Proof::is_waiting);
+                }
             }
         }
+    }
+
+    /// Whether super-packets for the peer turn out not to arrive, now that `packet` is about to leave.
+    fn is_swallowed(&mut self, peer: IpAddr, packet: &[u8], is_super: bool, now: Instant) -> bool {
+        if !self.proofs.contains_key(&peer) {
+            let reach = &self.reach;
+            if self.proofs.len() >= PROOFS {
+                self.proofs.retain(|peer, _| reach.is_open(*peer, now));
+            }
+        }
+        let proof = self.proofs.entry(peer).or_insert_with(|| Proof::new(now));
+        let useless = if is_super {
+            proof.sent(packet, now)
+        } else {
+            proof.sent_single(packet, now)
+        };
+        self.proving |= proof.is_waiting();
+        if useless {
+            self.reach.swallowed(peer, now);
+            self.tell(peer, Change::Swallowed);
+        }
+        useless
     }
 
     /// Writes a request to a peer, encapsulated, as long as the overlay's packets get: its length.
@@ -353,6 +397,8 @@ impl Shortcut {
         );
         self.tap = None;
         self.reach.forget();
+        self.proofs.clear();
+        self.proving = false;
         self.again = now + if is_devices { DEVICE_PAUSE } else { REFUSED_PAUSE };
         self.report.told().device = Some(format!("TAP device {}: {error}", self.name));
     }
@@ -362,11 +408,16 @@ impl Shortcut {
             self.report.told().peers.remove(&peer);
             return;
         }
-        if change == Change::Lost {
+        if matches!(change, Change::Lost | Change::Swallowed) {
             self.report.fallbacks.add(1);
         }
         let device = &self.name;
-        let why = obstacle(device, peer).unwrap_or_else(|| match change {
+        let found = obstacle(device, peer).filter(|_| change != Change::Swallowed);
+        let why = found.unwrap_or_else(|| match change {
+            Change::Swallowed => format!(
+                "echo requests through {device} arrive, super-packets do not: look for a filter by length, or a network card that \
+                 does not cut tunnels (ethtool -K LINK tx-udp_tnl-csum-segmentation off)"
+            ),
             Change::Silent { there: false } => {
                 "it does not answer echo requests to its overlay address".to_owned()
             }
