@@ -14,7 +14,7 @@ use overlaynet_core::encapsulation::{Encapsulation, flow};
 use overlaynet_core::forward::{ICMPV6_ERROR_BYTES, Outgoing, PeerIndex};
 use overlaynet_core::offload::{Gso, MAX_HEADERS_BYTES, Run, Split, VnetHeader, complete_checksum, uncut};
 use overlaynet_core::stats::DropReason;
-use overlaynet_core::wire::checksum::Summing;
+use overlaynet_core::wire::checksum::{Copying, Summing};
 use overlaynet_core::wire::protocol;
 
 use crate::offload::{Offload, Offloads};
@@ -200,6 +200,7 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
                     Encapsulation::Plain => 0,
                     Encapsulation::Vxlan(_) => flow(packet) as usize % LANES,
                 };
+                // For those that leave in one piece.
                 let header = picture.tables.header(peer.get());
                 self.from_tun.bytes_mut()[slot.start - header.len()..slot.start].copy_from_slice(header);
                 let peer = peer.get();
@@ -219,12 +220,12 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
     /// Sends the first bytes of the reply buffer into the TUN.
     fn answer(&mut self, len: usize) -> io::Result<()> {
         let piece = Piece {
-            place: Place::Headers,
+            place: Place::Made,
             start: 0,
             len,
         };
         let buffers = Buffers {
-            headers: &self.reply,
+            made: &self.reply,
             batch: &[],
             pieces: &[piece],
         };
@@ -305,6 +306,7 @@ struct Sending {
     parts: Outbox,
     segments: usize,
     plus: Summing,
+    copying: Copying,
     /// From when on moments are counted.
     begun: Instant,
 }
@@ -317,6 +319,7 @@ impl Default for Sending {
             parts: Outbox::default(),
             segments: MORE_SEGMENTS,
             plus: summing::fastest(),
+            copying: summing::fastest_copying(),
             begun: Instant::now(),
         }
     }
@@ -348,15 +351,13 @@ impl<P: PacketPort> Way<'_, P> {
             len: outside.len() + packet.len(),
         };
         if vnet.gso == Gso::None {
-            self.make_room(1, 0)?;
-            let whole = is_tcp(bytes) && self.port.takes(&self.picture.tables, to, bytes, false);
-            let outbox = &mut self.sending.outbox;
-            if whole {
+            if is_tcp(bytes) && self.port.takes(&self.picture.tables, to, bytes, false) {
+                self.make_room(1, 0)?;
+                let outbox = &mut self.sending.outbox;
                 outbox.add_whole(to, VnetHeader::default(), 1, packet.len(), piece);
-            } else {
-                outbox.add_datagram(to, most, packet.len(), &[piece]);
+                return Ok(());
             }
-            return Ok(());
+            return self.add(to, most, bytes.len(), |inside| inside.copy_from_slice(bytes));
         }
         // It was whole when its way was decided.
         let Ok(split) = Split::new(&vnet, bytes) else {
@@ -372,23 +373,27 @@ impl<P: PacketPort> Way<'_, P> {
             self.sending.outbox.add_whole(to, vnet, packets, inner, piece);
             return Ok(());
         }
+        let copying = self.sending.copying;
         for index in 0..split.len() {
-            let header_len = outside.len() + split.header_len();
-            self.make_room(2, header_len)?;
-            let (header, bytes) = self.sending.outbox.header(header_len);
-            let (before, header_bytes) = bytes.split_at_mut(outside.len());
-            before.copy_from_slice(outside);
-            let part = split.emit(index, header_bytes, self.sending.plus);
-            let payload = Piece {
-                place: Place::Batch,
-                start: packet.start + part.start,
-                len: part.len(),
-            };
-            let inner = split.header_len() + payload.len;
-            self.sending
-                .outbox
-                .add_datagram(to, most, inner, &[header, payload]);
+            let write = |inside: &mut [u8]| split.emit(index, inside, copying);
+            self.add(to, most, split.packet_len(index), write)?;
         }
+        Ok(())
+    }
+
+    /// Puts one packet of `inner` bytes, which `write` writes, into the outbox as a datagram.
+    fn add(
+        &mut self,
+        to: Destination,
+        most: usize,
+        inner: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> io::Result<()> {
+        let outside = self.picture.tables.header(to.peer);
+        if !self.sending.outbox.has_room_for(to, most, outside.len() + inner) {
+            self.flush()?;
+        }
+        write(self.sending.outbox.datagram(to, most, outside, inner));
         Ok(())
     }
 
@@ -408,7 +413,8 @@ impl<P: PacketPort> Way<'_, P> {
             parts,
             segments,
             begun,
-            plus,
+            copying,
+            ..
         } = &mut *self.sending;
         let buffers = outbox.buffers(self.batch);
         let messages = outbox.messages();
@@ -434,7 +440,7 @@ impl<P: PacketPort> Way<'_, P> {
                     message,
                     piece,
                     parts,
-                    *plus,
+                    *copying,
                 )?;
                 continue;
             }
@@ -490,7 +496,7 @@ fn take_apart<P: PacketPort>(
     message: &Message,
     piece: Piece,
     parts: &mut Outbox,
-    plus: Summing,
+    copying: Copying,
 ) -> io::Result<()> {
     let Some(endpoint) = message.endpoint else {
         return Ok(());
@@ -498,30 +504,19 @@ fn take_apart<P: PacketPort>(
     let (peer, lane) = (message.peer, message.lane);
     let to = Destination { peer, endpoint, lane };
     let outside = picture.tables.header(peer);
-    let start = piece.start + outside.len();
-    let packet = &batch[start..piece.start + piece.len];
-    let Ok(split) = Split::new(&message.vnet, packet) else {
-        parts.add_datagram(to, 1, packet.len(), &[piece]);
-        send_each(port, shared, picture, parts.buffers(batch), parts.messages())?;
-        parts.clear();
-        return Ok(());
-    };
-    for index in 0..split.len() {
-        let header_len = outside.len() + split.header_len();
-        if !parts.has_room(2, header_len) {
+    let packet = &batch[piece.start + outside.len()..piece.start + piece.len];
+    let split = Split::new(&message.vnet, packet).ok();
+    for index in 0..split.map_or(1, |split| split.len()) {
+        let inner = split.map_or(packet.len(), |split| split.packet_len(index));
+        if !parts.has_room_for(to, 1, outside.len() + inner) {
             send_each(port, shared, picture, parts.buffers(batch), parts.messages())?;
             parts.clear();
         }
-        let (header, bytes) = parts.header(header_len);
-        let (before, header_bytes) = bytes.split_at_mut(outside.len());
-        before.copy_from_slice(outside);
-        let part = split.emit(index, header_bytes, plus);
-        let payload = Piece {
-            place: Place::Batch,
-            start: start + part.start,
-            len: part.len(),
-        };
-        parts.add_datagram(to, 1, split.header_len() + payload.len, &[header, payload]);
+        let inside = parts.datagram(to, 1, outside, inner);
+        match split {
+            Some(split) => split.emit(index, inside, copying),
+            None => inside.copy_from_slice(packet),
+        }
     }
     send_each(port, shared, picture, parts.buffers(batch), parts.messages())?;
     parts.clear();
@@ -690,16 +685,11 @@ impl<P: PacketPort> Joining<'_, P> {
             return Ok(());
         };
         for index in 0..split.len() {
-            self.way.make_room(2, split.header_len())?;
-            let Sending { outbox, plus, .. } = &mut *self.way.sending;
-            let (header, bytes) = outbox.header(split.header_len());
-            let part = split.emit(index, bytes, *plus);
-            let payload = Piece {
-                place: Place::Batch,
-                start: piece.start + part.start,
-                len: part.len(),
-            };
-            outbox.add_parts(peer, [header, payload]);
+            self.way.make_room(1, split.packet_len(index))?;
+            let Sending { outbox, copying, .. } = &mut *self.way.sending;
+            let (piece, bytes) = outbox.header(split.packet_len(index));
+            split.emit(index, bytes, *copying);
+            outbox.add_packet(peer, piece);
         }
         Ok(())
     }

@@ -1,4 +1,7 @@
-//! What is about to be sent: messages, their pieces, and the headers made for them, in buffers that are allocated once.
+//! What is about to be sent: messages, their pieces, and the bytes made for them, in buffers that are allocated once.
+//!
+//! Datagrams are laid out one behind the other, so that a send is one piece however many datagrams it has: the kernel takes a third
+//! longer for 88 pieces of headers and payloads, which is more than the copy costs that the checksum's pass makes on its way.
 use std::net::SocketAddr;
 
 use overlaynet_core::offload::VnetHeader;
@@ -11,11 +14,11 @@ pub const PIECES: usize = 1024;
 /// Messages in one outbox.
 pub const MESSAGES: usize = 256;
 
-/// Bytes of headers in one outbox.
-const HEADERS_BYTES: usize = 64 << 10;
-
 /// The most payload of one UDP datagram over IPv4, and so of one send, in bytes.
 pub const SEND_BYTES: usize = 65_507;
+
+/// Bytes made for messages in one outbox: two whole sends, which stay in the second-level cache beside what they are made of.
+const BYTES: usize = 2 * SEND_BYTES;
 
 /// Datagrams in one send that every kernel with `UDP_SEGMENT` takes; Linux 6.9 and later take [`MORE_SEGMENTS`].
 pub const SEGMENTS: usize = 63;
@@ -37,7 +40,7 @@ pub struct Destination {
 /// Messages in the order in which they are to leave.
 #[derive(Debug)]
 pub struct Outbox {
-    headers: Box<[u8]>,
+    bytes: Box<[u8]>,
     used: usize,
     pieces: Vec<Piece>,
     messages: Vec<Message>,
@@ -46,7 +49,7 @@ pub struct Outbox {
 impl Default for Outbox {
     fn default() -> Self {
         Self {
-            headers: vec![0; HEADERS_BYTES].into_boxed_slice(),
+            bytes: vec![0; BYTES].into_boxed_slice(),
             used: 0,
             pieces: Vec::with_capacity(PIECES),
             messages: Vec::with_capacity(MESSAGES),
@@ -72,67 +75,81 @@ impl Outbox {
     #[must_use]
     pub fn buffers<'a>(&'a self, batch: &'a [u8]) -> Buffers<'a> {
         Buffers {
-            headers: &self.headers,
+            made: &self.bytes,
             batch,
             pieces: &self.pieces,
         }
     }
 
-    /// Whether another message, `pieces` more pieces and `headers` more bytes of headers fit.
+    /// Whether another packet of `pieces` pieces and `headers` more bytes of headers fit.
     #[must_use]
     pub fn has_room(&self, pieces: usize, headers: usize) -> bool {
         self.messages.len() < MESSAGES
             && self.pieces.len() + pieces <= PIECES
-            && self.used + headers <= HEADERS_BYTES
+            && self.used + headers <= self.bytes.len()
     }
 
-    /// Takes `len` bytes for headers; where they lie, and the bytes.
+    /// Takes `len` bytes; where they lie, and the bytes.
     pub fn header(&mut self, len: usize) -> (Piece, &mut [u8]) {
         let start = self.used;
         self.used += len;
         let piece = Piece {
-            place: Place::Headers,
+            place: Place::Made,
             start,
             len,
         };
-        (piece, &mut self.headers[start..start + len])
+        (piece, &mut self.bytes[start..start + len])
     }
 
-    /// Adds a packet that leaves as a datagram: to the last message if that has the same destination, packets as long as this one
-    /// (which may be shorter, and then is the last) and fewer than `most`; otherwise as a message of its own. `inner` is its length
-    /// without encapsulation.
-    pub fn add_datagram(&mut self, to: Destination, most: usize, inner: usize, pieces: &[Piece]) {
-        let len = pieces.iter().map(|piece| piece.len).sum();
-        let first = self.pieces.len();
-        self.pieces.extend_from_slice(pieces);
-        if let Some(last) = self.messages.last_mut() {
-            let is_open = !last.whole
-                && last.peer == to.peer
-                && last.lane == to.lane
-                && last.packets < most
-                && last.len == last.packets * last.segment
-                && len <= last.segment
-                && last.len + len <= SEND_BYTES;
-            if is_open {
-                last.pieces.end = self.pieces.len();
+    /// Whether another datagram of `len` bytes fits, and all those that may yet join it.
+    #[must_use]
+    pub fn has_room_for(&self, to: Destination, most: usize, len: usize) -> bool {
+        // A message that is cut short is a send more.
+        let whole = if most > 1 { len.max(SEND_BYTES) } else { len };
+        self.messages
+            .last()
+            .is_some_and(|last| joins(last, to, most, len))
+            || self.has_room(1, whole)
+    }
+
+    /// Adds a datagram for which there is room, that of `outside` and a packet of `inner` bytes, which the caller writes into what
+    /// is returned: to the last message if that has the same destination, datagrams as long as this one (which may be shorter, and
+    /// then is the last) and fewer than `most`; otherwise as a message of its own.
+    pub fn datagram(&mut self, to: Destination, most: usize, outside: &[u8], inner: usize) -> &mut [u8] {
+        let len = outside.len() + inner;
+        let start = self.used;
+        self.used += len;
+        match self.messages.last_mut() {
+            Some(last) if joins(last, to, most, len) => {
                 last.len += len;
                 last.packets += 1;
                 last.inner += inner;
-                return;
+                self.pieces[last.pieces.start].len += len;
+            }
+            _ => {
+                let first = self.pieces.len();
+                self.pieces.push(Piece {
+                    place: Place::Made,
+                    start,
+                    len,
+                });
+                self.messages.push(Message {
+                    pieces: first..first + 1,
+                    len,
+                    packets: 1,
+                    segment: len,
+                    endpoint: Some(to.endpoint),
+                    lane: to.lane,
+                    whole: false,
+                    vnet: VnetHeader::default(),
+                    peer: to.peer,
+                    inner,
+                });
             }
         }
-        self.messages.push(Message {
-            pieces: first..self.pieces.len(),
-            len,
-            packets: 1,
-            segment: len,
-            endpoint: Some(to.endpoint),
-            lane: to.lane,
-            whole: false,
-            vnet: VnetHeader::default(),
-            peer: to.peer,
-            inner,
-        });
+        let (before, inside) = self.bytes[start..start + len].split_at_mut(outside.len());
+        before.copy_from_slice(outside);
+        inside
     }
 
     /// Adds a packet that leaves in one piece as a message of its own; it stands for `packets` of `inner` bytes together.
@@ -186,18 +203,6 @@ impl Outbox {
         }
     }
 
-    /// Adds a packet that goes to a TUN, in two pieces.
-    pub fn add_parts(&mut self, peer: usize, [header, payload]: [Piece; 2]) {
-        self.add_packet(peer, header);
-        self.pieces.push(payload);
-        if let Some(last) = self.messages.last_mut() {
-            last.pieces.end += 1;
-            last.len += payload.len;
-            last.segment = last.len;
-            last.inner = last.len;
-        }
-    }
-
     /// The first piece of the message at `at`.
     #[must_use]
     pub fn piece(&self, at: usize) -> Piece {
@@ -236,7 +241,7 @@ impl Outbox {
             return;
         };
         let header = self.pieces[last.pieces.start];
-        let room = (last.packets > 1).then(|| &mut self.headers[header.start..header.start + header.len]);
+        let room = (last.packets > 1).then(|| &mut self.bytes[header.start..header.start + header.len]);
         last.vnet = emit(room);
     }
 
@@ -257,21 +262,33 @@ impl Outbox {
                     len: payload.len + header.len,
                     ..*payload
                 };
-                singles.push(message, whole.len, &[whole]);
+                singles.push(message, whole.len, whole);
             }
             return;
         }
         let outside = (message.len - message.inner) / message.packets;
-        let mut start = 0;
-        let mut len = 0;
-        for (index, piece) in pieces.iter().enumerate() {
-            len += piece.len;
-            if len >= message.segment || index + 1 == pieces.len() {
-                singles.push(message, len - outside, &pieces[start..=index]);
-                (start, len) = (index + 1, 0);
+        for piece in pieces {
+            for start in (0..piece.len).step_by(message.segment) {
+                let datagram = Piece {
+                    start: piece.start + start,
+                    len: message.segment.min(piece.len - start),
+                    ..*piece
+                };
+                singles.push(message, datagram.len - outside, datagram);
             }
         }
     }
+}
+
+/// Whether a datagram of `len` bytes may be part of `last`, the message before it.
+fn joins(last: &Message, to: Destination, most: usize, len: usize) -> bool {
+    !last.whole
+        && last.peer == to.peer
+        && last.lane == to.lane
+        && last.packets < most
+        && last.len == last.packets * last.segment
+        && len <= last.segment
+        && last.len + len <= SEND_BYTES
 }
 
 /// The packets of one message, each as a message of its own.
@@ -296,15 +313,14 @@ impl Singles {
         self.messages.clear();
     }
 
-    fn push(&mut self, of: &Message, inner: usize, pieces: &[Piece]) {
+    fn push(&mut self, of: &Message, inner: usize, piece: Piece) {
         let first = self.pieces.len();
-        self.pieces.extend_from_slice(pieces);
-        let len = pieces.iter().map(|piece| piece.len).sum();
+        self.pieces.push(piece);
         self.messages.push(Message {
-            pieces: first..self.pieces.len(),
-            len,
+            pieces: first..first + 1,
+            len: piece.len,
             packets: 1,
-            segment: len,
+            segment: piece.len,
             vnet: VnetHeader::default(),
             inner,
             ..of.clone()

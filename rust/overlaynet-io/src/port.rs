@@ -1,7 +1,7 @@
 //! A place where packets come from and go to, batch first: a TUN device, a UDP socket, or a queue in memory.
 //!
 //! What is received lies in a [`Batch`]. What is sent is told as [`Message`]s, each a list of [`Piece`]s of that batch and of a
-//! buffer of headers, so that no payload is copied between a port and the other.
+//! buffer of bytes that were made for it.
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -138,8 +138,8 @@ impl Batch {
 /// Which buffer a piece lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The headers that were made for what is sent.
-    Headers,
+    /// The bytes that were made for what is sent.
+    Made,
     /// The batch that was received.
     Batch,
 }
@@ -183,8 +183,8 @@ pub struct Message {
 /// The buffers that messages point into.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers<'a> {
-    /// Headers made for what is sent.
-    pub headers: &'a [u8],
+    /// Bytes made for what is sent.
+    pub made: &'a [u8],
     /// The batch that was received.
     pub batch: &'a [u8],
     /// The pieces of all messages.
@@ -196,7 +196,7 @@ impl<'a> Buffers<'a> {
     #[must_use]
     pub fn of(&self, piece: Piece) -> &'a [u8] {
         let buffer = match piece.place {
-            Place::Headers => self.headers,
+            Place::Made => self.made,
             Place::Batch => self.batch,
         };
         &buffer[piece.start..piece.start + piece.len]

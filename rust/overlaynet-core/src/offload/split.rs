@@ -5,7 +5,7 @@ use super::layout::{
     Below, CWR, FIN, Layout, PSH, TCP_FLAGS, Transport, UDP_CHECKSUM, long, set_word, word, word_of,
 };
 use super::vnet::{Gso, VnetHeader};
-use crate::wire::checksum::{Sum, Summing};
+use crate::wire::checksum::{Copying, Sum, Summing};
 
 /// Why a packet contradicts the header before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,24 +86,35 @@ impl<'a> Split<'a> {
         self.count
     }
 
-    /// The length of the headers of every wire packet, in bytes; at most [`MAX_HEADERS_BYTES`](super::MAX_HEADERS_BYTES).
-    #[must_use]
-    pub fn header_len(&self) -> usize {
-        self.layout.payload
-    }
-
     /// The length of the longest wire packet, in bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
         self.layout.payload + self.segment.min(self.layout.payload_len())
     }
 
-    /// Writes the headers of wire packet `index` to `header`, which has room for them; where its payload lies in the super-packet.
-    pub fn emit(&self, index: usize, header: &mut [u8], plus: Summing) -> Range<usize> {
-        let Layout { at, payload, end, .. } = self.layout;
-        let start = payload + index * self.segment;
-        let part = start..(start + self.segment).min(end);
-        let header = &mut header[..payload];
+    /// The length of the headers of every wire packet, in bytes; at most [`MAX_HEADERS_BYTES`](super::MAX_HEADERS_BYTES).
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        self.layout.payload
+    }
+
+    /// The length of wire packet `index`, in bytes.
+    #[must_use]
+    pub fn packet_len(&self, index: usize) -> usize {
+        self.layout.payload + self.part(index).len()
+    }
+
+    /// Where the payload of wire packet `index` lies in the super-packet.
+    fn part(&self, index: usize) -> Range<usize> {
+        let start = self.layout.payload + index * self.segment;
+        start..(start + self.segment).min(self.layout.end)
+    }
+
+    /// Writes wire packet `index` to `to`, which has room for its [length](Self::packet_len).
+    pub fn emit(&self, index: usize, to: &mut [u8], copying: Copying) {
+        let Layout { at, payload, .. } = self.layout;
+        let part = self.part(index);
+        let (header, to) = to.split_at_mut(payload);
         header.copy_from_slice(&self.packet[..payload]);
         self.layout.set_lengths(header, part.len());
         if self.layout.below == Below::V4 {
@@ -111,11 +122,11 @@ impl<'a> Split<'a> {
             self.layout.set_ip_checksum(header);
         }
         let length = word_of(payload - at + part.len());
-        let mut sum = plus(self.constant.plus_word(length), &self.packet[part.clone()]);
+        let mut sum = copying(self.constant.plus_word(length), &self.packet[part.clone()], to);
         match self.layout.transport {
             Transport::Tcp => {
                 #[allow(clippy::cast_possible_truncation, reason = "packets are shorter than 64 KiB")]
-                let sequence = long(self.packet, at + 4).wrapping_add((start - payload) as u32);
+                let sequence = long(self.packet, at + 4).wrapping_add((part.start - payload) as u32);
                 header[at + 4..at + 8].copy_from_slice(&sequence.to_be_bytes());
                 if index > 0 {
                     header[at + TCP_FLAGS] &= !CWR;
@@ -135,7 +146,6 @@ impl<'a> Split<'a> {
             at + self.layout.transport.checksum(),
             finished(sum, self.layout.transport),
         );
-        part
     }
 }
 

@@ -244,10 +244,10 @@ fn big_parts() -> impl Strategy<Value = (Part, usize)> {
 
 fn split(vnet: &VnetHeader, packet: &[u8]) -> Vec<Vec<u8>> {
     let split = Split::new(vnet, packet).unwrap();
-    let mut header = [0xee; MAX_HEADERS_BYTES];
     let packets = (0..split.len()).map(|at| {
-        let payload = split.emit(at, &mut header, Sum::plus);
-        [&header[..split.header_len()], &packet[payload]].concat()
+        let mut packet = vec![0xee; split.packet_len(at)];
+        split.emit(at, &mut packet, Sum::plus_copied);
+        packet
     });
     packets.collect()
 }
@@ -399,9 +399,8 @@ proptest! {
         let Some(vnet) = VnetHeader::parse(header) else { return Ok(()) };
         prop_assert_eq!(VnetHeader::parse(vnet.emit()), Some(vnet));
         if let Ok(split) = Split::new(&vnet, &packet) {
-            let mut room = [0; MAX_HEADERS_BYTES];
             for at in 0..split.len() {
-                split.emit(at, &mut room, Sum::plus);
+                split.emit(at, &mut vec![0; split.packet_len(at)], Sum::plus_copied);
             }
         }
         if let Some(mut run) = Run::begin(&packet, Sum::plus) {
