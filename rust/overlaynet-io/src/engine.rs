@@ -131,6 +131,12 @@ impl<T: PacketPort, U: PacketPort> Engine<T, U> {
         self.from_tun.total() + self.from_udp.total()
     }
 
+    /// The packets that came in on both ports in the last turn: a super-packet of the TUN is one, a datagram of a run each.
+    #[must_use]
+    pub fn packets(&self) -> usize {
+        self.from_tun.datagrams() + self.from_udp.datagrams()
+    }
+
     fn send_out(&mut self) -> io::Result<bool> {
         self.from_tun.clear();
         self.tun.receive(&mut self.from_tun)?;

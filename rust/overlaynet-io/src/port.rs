@@ -78,6 +78,19 @@ impl Batch {
         self.slots[..self.len].iter().map(|slot| slot.len).sum()
     }
 
+    /// How many datagrams its packets are.
+    #[must_use]
+    pub fn datagrams(&self) -> usize {
+        let of = |slot: &Slot| {
+            if slot.segment == 0 {
+                1
+            } else {
+                slot.len.div_ceil(slot.segment)
+            }
+        };
+        self.slots[..self.len].iter().map(of).sum()
+    }
+
     /// Forgets every packet.
     pub fn clear(&mut self) {
         (self.len, self.used) = (0, 0);

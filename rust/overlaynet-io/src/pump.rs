@@ -40,6 +40,18 @@ const BULK_LASTS: Duration = Duration::from_millis(2);
 const CONTENDED: Duration = Duration::from_millis(50);
 const CONTENDED_MOST: Duration = Duration::from_secs(2);
 
+/// So many packets a millisecond are many: each costs a microsecond or more, so that they take a good part of a processor.
+const MANY_A_MILLISECOND: usize = 64;
+
+/// How long packets are counted before they are called many or not.
+const COUNTED: Duration = Duration::from_millis(1);
+
+/// A turn with fewer packets than this is worth waiting for more: half of what a send takes.
+const FEW: usize = 64;
+
+/// How long packets gather. Network cards wait as long where much comes in (`rx-usecs` of ethtool(8)).
+const GATHERING: Duration = Duration::from_micros(50);
+
 /// A TUN device and UDP sockets, with a TAP perhaps, and the thread between them while it runs.
 pub struct Pump {
     shared: Arc<Shared>,
@@ -139,9 +151,14 @@ fn watched(shared: &Shared, body: impl FnOnce() -> io::Result<()>) {
 
 fn run(engine: &mut Engine<Tun, Underlay>, wake: &OwnedFd) -> io::Result<()> {
     let mut patience = Patience::default();
+    let mut gathering = Gathering::new(Instant::now());
     while !engine.shared.is_stopping() {
         if engine.turn()? {
             patience.work(engine.carried());
+            let waits = gathering.waits(engine.packets(), Instant::now());
+            if waits && engine.shared.offloads().has(Offload::Batch) {
+                thread::sleep(GATHERING);
+            }
         } else if !(engine.shared.offloads().has(Offload::Poll) && patience.look_again()) {
             sleep(engine, wake)?;
             patience.work(0);
@@ -201,6 +218,40 @@ impl Patience {
     }
 }
 
+/// Whether to let packets gather before the next turn.
+///
+/// Where many come and a turn finds few of them, the thread is quicker than their sender: then every send carries few, and so does
+/// everything behind it, down to the wake-ups of the peer's thread, which on a machine without idle processors take from the sender
+/// what it needs. It is what network cards do when they moderate interrupts, and costs a round trip as little.
+#[derive(Debug)]
+struct Gathering {
+    since: Instant,
+    packets: usize,
+    are_many: bool,
+}
+
+impl Gathering {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            packets: 0,
+            are_many: false,
+        }
+    }
+
+    /// Whether to wait after a turn with so many packets.
+    fn waits(&mut self, packets: usize, now: Instant) -> bool {
+        self.packets += packets;
+        let span = now.saturating_duration_since(self.since);
+        if span >= COUNTED {
+            self.are_many =
+                self.packets as u128 * COUNTED.as_micros() >= MANY_A_MILLISECOND as u128 * span.as_micros();
+            (self.since, self.packets) = (now, 0);
+        }
+        self.are_many && packets < FEW
+    }
+}
+
 /// Waits until there is something on a port, or to stop.
 fn sleep(engine: &Engine<Tun, Underlay>, wake: &OwnedFd) -> io::Result<()> {
     let wait = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
@@ -248,6 +299,43 @@ mod tests {
         let thread = thread::spawn(move || watched(&Arc::clone(&inside), || body(inside)));
         assert!(thread.join().is_ok(), "the panic went through");
         shared.failure()
+    }
+
+    /// The turns, of so many packets, one every so many microseconds, after which packets are let gather.
+    fn waiting_turns(
+        gathering: &mut Gathering,
+        begun: Instant,
+        packets: usize,
+        every_us: u64,
+        turns: u64,
+    ) -> u64 {
+        let moment = |turn| begun + Duration::from_micros(every_us * turn);
+        (1..=turns)
+            .filter(|turn| gathering.waits(packets, moment(*turn)))
+            .count() as u64
+    }
+
+    #[test]
+    fn packets_gather_only_where_many_come_in_small_turns() {
+        let begun = Instant::now();
+        let waiting =
+            |packets, every_us| waiting_turns(&mut Gathering::new(begun), begun, packets, every_us, 1000);
+        // Round trips, one after the other, and a stream of 50,000 packets a second.
+        assert_eq!(waiting(1, 30), 0);
+        assert_eq!(waiting(5, 100), 0);
+        // 100,000 a second, once they have been counted; in turns that are large anyway; all at once, but seldom.
+        assert_eq!(waiting(1, 10), 1000 - 99);
+        assert_eq!(waiting(FEW, 10), 0);
+        assert_eq!(waiting(63, 5000), 0);
+    }
+
+    #[test]
+    fn packets_do_not_gather_after_the_flood() {
+        let begun = Instant::now();
+        let mut gathering = Gathering::new(begun);
+        assert!(waiting_turns(&mut gathering, begun, 2, 10, 500) > 0);
+        let later = begun + Duration::from_millis(50);
+        assert_eq!(waiting_turns(&mut gathering, later, 1, 500, 100), 0);
     }
 
     #[test]

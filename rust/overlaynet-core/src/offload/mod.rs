@@ -2,8 +2,8 @@
 //!
 //! A TUN device with a virtio header (`virtio_net_hdr`, virtio 1.2 section 5.1.6) hands over TCP and UDP packets of up to 64 KiB,
 //! whose checksums are half done, and takes such packets. [`Split`] says what the wire packets of one are; [`Run`] grows while
-//! packets continue one flow, and says what the super-packet of them is. Neither moves payload: they name where it lies, and write
-//! headers.
+//! packets continue one flow, and says what the super-packet of them is. A split writes whole packets, since the pass that sums a
+//! payload can as well copy it; a run moves no payload.
 //!
 //! Splitting is what the kernel does itself (net/ipv4/tcp_offload.c, udp_offload.c): sequence numbers and IPv4 identifications
 //! count on; FIN and PSH stay with the last packet and CWR with the first. A packet joins a run only if splitting the result would
