@@ -30,6 +30,13 @@ def test_ratios_are_those_of_each_round_and_not_of_the_medians() -> None:
     assert found["veth, udp / udp-plain: RTT 99 %, one every 10 ms"].met is True
 
 
+@pytest.mark.parametrize(("tcp", "is_a_stand_in"), [(0.31, True), (0.29, False)])
+def test_plain_path_that_is_slower_than_what_it_stands_for_is_shown(tcp: float, is_a_stand_in: bool) -> None:
+    samples = {("veth", "vxlan"): [sample(10, 100, 10)], ("veth", "udp-plain"): [sample(tcp, 50, 30)]}
+    found = {one.figure: one.met for one in figures(samples)}
+    assert found["veth, udp-plain / vxlan: TCP, one stream"] is is_a_stand_in
+
+
 def test_a_path_that_carries_nothing_has_no_ratio() -> None:
     samples = {("wire", "vxlan"): [sample(0, 0, 1)], ("wire", "udp"): [sample(1, 1, 1)]}
     assert not any("/ vxlan" in one.figure for one in figures(samples))

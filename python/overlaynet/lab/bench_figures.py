@@ -57,6 +57,9 @@ TARGETS: dict[tuple[str, str, str, str], Target] = {
     ("veth", "vxlan-user", "vxlan", TCP_ONE.name): at_least(0.6),
     ("wire", "vxlan-user", "vxlan", TCP_ONE.name): at_least(0.95),
     **{(link, path, "vxlan", SMALL.name): at_least(2.7) for link in ("veth", "wire") for path in ("udp", "vxlan-user")},
+    # What flannel's own proxy does at least: ratios to a stand-in that is slower than what it stands for say nothing.
+    ("veth", "udp-plain", "vxlan", TCP_ONE.name): at_least(0.03),
+    ("wire", "udp-plain", "vxlan", TCP_ONE.name): at_least(0.06),
     # Noise: 10 %.
     **{(link, "udp", "udp-plain", rtt.name): at_most(1.1) for link in ("veth", "wire") for rtt in RTTS},
     **{(link, "udp", "udp-plain", RTTS[0].name): at_most(0.6) for link in ("veth", "wire")},
