@@ -531,6 +531,33 @@ fn a_super_packet_in_small_segments_takes_several_sends_and_loses_nothing() {
 }
 
 #[test]
+fn super_packets_of_one_turn_fill_every_send_but_the_last() {
+    let mut one = node(0, &[1]);
+    let big = tcp_packet(0, 1, 45 * 1432, Some(1432));
+    one.tun.inbox.extend([big.clone(), big.clone(), big]);
+    one.turn().unwrap();
+    let sends: Vec<_> = one.udp.outbox.iter().map(|sent| sent.message.packets).collect();
+    assert_eq!(sends, [44, 44, 44, 3]);
+}
+
+#[test]
+fn packets_as_long_as_can_be_go_one_by_one() {
+    let mut one = node(0, &[1]);
+    let mut tables = Tables::new(65_535);
+    tables.add_peer(endpoint(1), &[subnet(1)]);
+    one.shared.exchange(tables);
+    let long = tcp_packet(0, 1, 65_495, None);
+    one.tun
+        .inbox
+        .extend([received(packet(0, 1)), long.clone(), long.clone(), long]);
+    for _ in 0..4 {
+        one.turn().unwrap();
+    }
+    let sent: Vec<_> = one.udp.outbox.iter().map(|sent| sent.bytes.len()).collect();
+    assert_eq!(sent, [28, 65_535, 65_535, 65_535]);
+}
+
+#[test]
 fn counters_of_a_peer_that_stays_survive_an_exchange() {
     let mut one = node(0, &[1, 2]);
     one.tun.inbox.push_back(received(packet(0, 1)));
