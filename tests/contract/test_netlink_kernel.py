@@ -227,7 +227,7 @@ async def test_ten_thousand_peers_are_read_without_holding_up_the_loop(world: Re
     assert await errnos(world, Put(VXLAN), Put(LinkAddress("ovl.1", ip_address("10.1.3.0")))) == [None] * 2
     entries: list[KernelObject] = []
     for number in range(10_000):
-        base, mac = ip_address(int(ip_address("10.1.0.0")) + number), MacAddress(b"\x02\x01" + number.to_bytes(4))
+        base, mac = ip_address(int(ip_address("10.1.16.0")) + number), MacAddress(b"\x02\x01" + number.to_bytes(4))
         entries += [Neighbour("ovl.1", base, mac), FdbEntry("ovl.1", mac, ip_address("192.0.2.2"))]
         entries += [NextHop(NEXT_HOP_IDS.start + number, "ovl.1", base)]
         entries += [Route(ip_network(base), "ovl.1", next_hop=NEXT_HOP_IDS.start + number)]
