@@ -78,7 +78,7 @@ def test_underlay_address_that_changes_is_followed_by_all_and_back(lab: Lab, wat
         seen = peer.text()
         reached = seen.replace(str(old.ip), str(old.ip + 100))
         start = time.monotonic()
-        for words, mine, theirs in ((f"add {new}; delete {old}", moved, reached), (f"add {old}; delete {new}", before, seen)):
+        for words, mine, theirs in ((f"delete {old}; add {new}", moved, reached), (f"delete {new}; add {old}", before, seen)):
             for line in words.split("; "):
                 done = lab.run(host.name, "ip", "address", *line.split(), "dev", "eth0")
                 assert done.returncode == 0, done.stderr
