@@ -120,6 +120,7 @@ fuzz: ## Fuzz decoding, forwarding, netlink, the table and offloads, FUZZ_S seco
 bench: build .cache/bench/.installed ## Measure the library against its peers, into benches/results/library.json
 	cargo run --release --locked --manifest-path benches/rust/Cargo.toml -- --json .cache/bench/rust.json
 	PYTHONPATH=.cache/bench $(BIN)/python -W ignore -m benches.python.library .cache/bench/rust.json
+	$(BIN)/python benches/readme_tables.py
 
 bench-etcd: build ## Measure the etcd store with 2,000 leases, into benches/results/etcd.json
 	$(BIN)/python benches/lab/etcd_scale.py

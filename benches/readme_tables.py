@@ -120,6 +120,17 @@ def machine(report: Path) -> str:
     return str(json.loads(report.read_text())["machine"])
 
 
+def library_table() -> str:
+    """What has a target of the library's figures, and whether it is met."""
+    report = json.loads((RESULTS / "library.json").read_text())
+    lines = [row(["figure", "value", "target", "met"]), "|" + "---|" * 4]
+    for found in report["rows"]:
+        if found["target"] is not None:
+            value = f"{found['value']:g} {found['unit']}"
+            lines.append(row([found["figure"], value, found["target"], "yes" if found["met"] else "**no**"]))
+    return "\n".join([*lines, "", f"By `{report['command']}`, on {report['machine']}."])
+
+
 def row(cells: list[str]) -> str:
     """A line of a table."""
     return f"| {' | '.join(cells)} |"
@@ -131,6 +142,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "breaking": (ROOT / "docs" / "reliability.md", breaking_table),
     "control-plane": (ROOT / "docs" / "reliability.md", control_table),
     "offload-matrix": (ROOT / "docs" / "performance.md", offloads_table),
+    "library": (ROOT / "docs" / "library.md", library_table),
 }
 """Each table's name in its markers, the page, and what writes it."""
 
