@@ -34,6 +34,8 @@ class PrefixTable(MutableMapping[_Network, _T]):
     `in`, iteration, insertion and deletion go by prefix. Iteration is ordered by address, then by length, gives networks of
     `ipaddress`, and sees the table as it was when it began.
 
+    Values are any objects. Ints from 0 to 2**32 - 2 are kept as numbers: an equal int comes out, not the same object.
+
     A table holds the family of its first prefix, or the one it was given. PrefixError, which is a ValueError: a key is of the
     other family, is not well-formed, or has host bits set, unless the table was made with `strict=False`, which clears them; or
     an address is given where only a prefix will do. TypeError: it is nothing like a key. KeyError: there is no such prefix.

@@ -193,6 +193,15 @@ def test_an_open_table_checks_its_keys() -> None:
         table.lookup_many(b"1234")
 
 
+def test_integers_of_any_size_come_out_as_they_went_in() -> None:
+    values = [0, 1, 256, 257, 2**31, 2**32 - 2, 2**32 - 1, 2**32, -1, -(2**70)]
+    table = PrefixTable((f"{number}.0.0.0/8", value) for number, value in enumerate(values))
+    assert list(table.values()) == values
+    assert [table[f"{number}.0.0.0"] for number in range(len(values))] == values
+    assert [table.pop(prefix) for prefix in [*table]] == values
+    assert [type(PrefixTable({"10.0.0.0/8": value})["10.0.0.0"]) for value in (True, 1, Number(1))] == [bool, int, Number]
+
+
 def test_none_is_a_value_like_any_other() -> None:
     table = PrefixTable({"10.0.0.0/8": None})
     assert table["10.0.0.0/8"] is None

@@ -8,6 +8,7 @@ use super::entries::{Entries, Locked, NO_NUMBER};
 use crate::addresses::Addresses;
 use crate::prefix::Family;
 use overlaynet_core::table::NO_SLOT;
+use overlaynet_io::cpu;
 
 /// So many addresses are looked up in one piece. Between pieces signals are handled, and writers have their turn.
 const PIECE: usize = 1 << 20;
@@ -76,11 +77,7 @@ impl<P: Family> Locked<P> {
             py.detach(|| self.read_detached().answer(addresses, start, answer, room))
         };
         done.map_err(|slot| {
-            let entries = self.read(py);
-            let entry = entries
-                .entry(slot)
-                .map(|(prefix, object)| (prefix, object.clone_ref(py)));
-            drop(entries);
+            let entry = self.read(py).entry(py, slot);
             let found = entry.map_or_else(String::new, |(prefix, object)| {
                 let object = object
                     .bind(py)
@@ -108,7 +105,7 @@ impl<P: Family> Entries<P> {
         let mut part = addresses.reader(start);
         for room in room.chunks_mut(SLOTS * answer.bytes()) {
             let slots = &mut slots[..room.len() / answer.bytes()];
-            self.table().lookup_slots(part.next(slots.len()), slots);
+            cpu::lookup_slots(self.table().as_lookup(), part.next(slots.len()), slots);
             match answer {
                 Answer::Slot => {
                     for (room, &slot) in room.as_chunks_mut().0.iter_mut().zip(&*slots) {

@@ -12,9 +12,10 @@ use crate::prefix::{self, Family, Key};
 /// What stands in [`Entries::numbers`] for what is no small integer.
 pub(super) const NO_NUMBER: u32 = u32::MAX;
 
-/// What is stored: an object, and its number if it is an int from 0 to 2^32 - 2, so that a batch of lookups touches no object.
+/// What is stored: an int from 0 to 2^32 - 2 as a number, anything else as the object. So a lookup of small integers touches no
+/// object, which in a large table would be one more line of memory that is in no cache.
 pub(crate) struct Value {
-    object: Py<PyAny>,
+    object: Option<Py<PyAny>>,
     number: u32,
 }
 
@@ -25,7 +26,7 @@ impl Value {
             .and_then(|number| number.extract().ok())
             .unwrap_or(NO_NUMBER);
         Self {
-            object: object.unbind(),
+            object: (number == NO_NUMBER).then(|| object.unbind()),
             number,
         }
     }
@@ -62,56 +63,67 @@ impl<P: Family> Entries<P> {
         &self.numbers
     }
 
-    fn object(&self, slot: u32) -> Option<&Py<PyAny>> {
-        self.objects.get(slot as usize)?.as_ref()
+    /// The value at a slot that is in use.
+    #[inline]
+    fn value(&self, py: Python<'_>, slot: u32) -> Option<Py<PyAny>> {
+        let at = slot as usize;
+        match *self.numbers.get(at)? {
+            NO_NUMBER => self.objects.get(at)?.as_ref().map(|object| object.clone_ref(py)),
+            number => Some(PyInt::new(py, number).into_any().unbind()),
+        }
     }
 
     #[inline]
-    pub(super) fn find(&self, key: &Key<P>) -> Option<&Py<PyAny>> {
+    pub(super) fn find(&self, py: Python<'_>, key: &Key<P>) -> Option<Py<PyAny>> {
         let slot = match *key {
             Key::Address(address) => self.table.lookup_slot(address),
             Key::Prefix(ref prefix) => self.table.slot(prefix),
         };
-        self.object(slot?)
+        self.value(py, slot?)
     }
 
     pub(super) fn contains(&self, prefix: &P) -> bool {
         self.table.slot(prefix).is_some()
     }
 
-    pub(super) fn lookup(&self, address: P::Address) -> Option<(P, &Py<PyAny>)> {
-        self.entry(self.table.lookup_slot(address)?)
+    pub(super) fn lookup(&self, py: Python<'_>, address: P::Address) -> Option<(P, Py<PyAny>)> {
+        self.entry(py, self.table.lookup_slot(address)?)
     }
 
-    /// The prefix and the object at a slot.
-    pub(super) fn entry(&self, slot: u32) -> Option<(P, &Py<PyAny>)> {
-        Some((self.table.entry(slot)?.0, self.object(slot)?))
+    /// The prefix and the value at a slot.
+    pub(super) fn entry(&self, py: Python<'_>, slot: u32) -> Option<(P, Py<PyAny>)> {
+        Some((self.table.entry(slot)?.0, self.value(py, slot)?))
     }
 
-    pub(super) fn covering(&self, prefix: P) -> impl Iterator<Item = (P, &Py<PyAny>)> {
-        self.with_objects(self.table.covering(prefix))
+    pub(super) fn covering(&self, py: Python<'_>, prefix: P) -> Vec<(P, Py<PyAny>)> {
+        self.with_values(py, self.table.covering(prefix)).collect()
     }
 
-    pub(super) fn covered(&self, prefix: P) -> impl Iterator<Item = (P, &Py<PyAny>)> {
-        self.with_objects(self.table.covered(prefix))
+    pub(super) fn covered(&self, py: Python<'_>, prefix: P) -> Vec<(P, Py<PyAny>)> {
+        self.with_values(py, self.table.covered(prefix)).collect()
     }
 
     pub(super) fn overlaps(&self, prefix: P) -> bool {
         self.table.overlaps(prefix)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (P, &Py<PyAny>)> {
-        self.with_objects(self.table.iter())
+    pub(super) fn iter(&self, py: Python<'_>) -> impl Iterator<Item = (P, Py<PyAny>)> {
+        self.with_values(py, self.table.iter())
     }
 
-    fn with_objects<'a>(
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = P> {
+        self.table.iter().map(|(prefix, _)| prefix)
+    }
+
+    fn with_values<'a>(
         &'a self,
+        py: Python<'_>,
         entries: impl Iterator<Item = (P, &'a u32)>,
-    ) -> impl Iterator<Item = (P, &'a Py<PyAny>)> {
-        entries.filter_map(|(prefix, &slot)| Some((prefix, self.object(slot)?)))
+    ) -> impl Iterator<Item = (P, Py<PyAny>)> {
+        entries.filter_map(move |(prefix, &slot)| Some((prefix, self.value(py, slot)?)))
     }
 
-    /// The object that `prefix` had before.
+    /// The object that `prefix` had before, if it had one.
     pub(super) fn insert(&mut self, prefix: P, value: Value) -> Option<Py<PyAny>> {
         let next = self.table.next_slot();
         let slot = match self.table.insert(prefix, next) {
@@ -125,7 +137,11 @@ impl<P: Family> Entries<P> {
     }
 
     /// The objects that were replaced. Of equal prefixes the last one stays.
-    pub(super) fn extend(&mut self, entries: Vec<(P, Value)>) -> Vec<Py<PyAny>> {
+    pub(super) fn extend(&mut self, mut entries: Vec<(P, Value)>) -> Vec<Py<PyAny>> {
+        if !entries.is_sorted_by_key(|entry| entry.0) {
+            // Stable; and what lies beside one another is found in the caches.
+            entries.sort_by_key(|entry| entry.0);
+        }
         self.table.extend(entries.iter().map(|&(prefix, _)| (prefix, 0)));
         let mut replaced = Vec::new();
         for (prefix, value) in entries {
@@ -150,19 +166,22 @@ impl<P: Family> Entries<P> {
             self.numbers.resize(at + 1, NO_NUMBER);
         }
         self.numbers[at] = value.number;
-        self.objects[at].replace(value.object)
+        core::mem::replace(&mut self.objects[at], value.object)
     }
 
-    pub(super) fn remove(&mut self, prefix: &P) -> Option<Py<PyAny>> {
-        let at = self.table.remove(prefix)? as usize;
-        *self.numbers.get_mut(at)? = NO_NUMBER;
-        self.objects.get_mut(at)?.take()
+    pub(super) fn remove(&mut self, py: Python<'_>, prefix: &P) -> Option<Py<PyAny>> {
+        let slot = self.table.remove(prefix)?;
+        let at = slot as usize;
+        match core::mem::replace(self.numbers.get_mut(at)?, NO_NUMBER) {
+            NO_NUMBER => self.objects.get_mut(at)?.take(),
+            number => Some(PyInt::new(py, number).into_any().unbind()),
+        }
     }
 
     /// The first entry, which is no longer in the table.
-    pub(super) fn remove_first(&mut self) -> Option<(P, Py<PyAny>)> {
+    pub(super) fn remove_first(&mut self, py: Python<'_>) -> Option<(P, Py<PyAny>)> {
         let prefix = self.table.iter().next()?.0;
-        Some((prefix, self.remove(&prefix)?))
+        Some((prefix, self.remove(py, &prefix)?))
     }
 }
 
@@ -199,12 +218,12 @@ impl<P: Family> Locked<P> {
     pub(super) fn find(&self, key: &Bound<'_, PyAny>, strict: bool) -> PyResult<Option<Py<PyAny>>> {
         let py = key.py();
         let key = prefix::key::<P>(key, strict)?;
-        Ok(self.read(py).find(&key).map(|object| object.clone_ref(py)))
+        Ok(self.read(py).find(py, &key))
     }
 
     /// All entries, in order.
     pub(super) fn snapshot(&self, py: Python<'_>) -> Vec<(P, Py<PyAny>)> {
-        owned(py, self.read(py).iter())
+        self.read(py).iter(py).collect()
     }
 
     pub(super) fn extend(&self, py: Python<'_>, entries: Vec<(P, Value)>) {
@@ -234,14 +253,4 @@ impl<P: Family> Locked<P> {
             .flatten()
             .try_for_each(|object| visit.call(object))
     }
-}
-
-/// Entries that outlive the lock.
-pub(super) fn owned<'a, P: Family>(
-    py: Python<'_>,
-    entries: impl Iterator<Item = (P, &'a Py<PyAny>)>,
-) -> Vec<(P, Py<PyAny>)> {
-    entries
-        .map(|(prefix, object)| (prefix, object.clone_ref(py)))
-        .collect()
 }

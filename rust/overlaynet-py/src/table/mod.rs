@@ -21,7 +21,7 @@ use pyo3::{IntoPyObjectExt, PyTraverseError, PyVisit, intern};
 
 use crate::prefix::{self, Family, Key};
 use batch::Answer;
-use entries::{Locked, Value, owned};
+use entries::{Locked, Value};
 use gather::Gathered;
 use iter::{Prefixes, TableIterator, What};
 
@@ -123,7 +123,7 @@ impl PrefixTable {
         let py = key.py();
         of_family!(self, table => {
             let key = prefix::prefix(key, self.strict)?;
-            Ok(table.write(py).remove(&key))
+            Ok(table.write(py).remove(py, &key))
         }, else self.check(key).map(|()| None))
     }
 
@@ -334,8 +334,8 @@ impl PrefixTable {
 
     fn popitem<'py>(&self, py: Python<'py>) -> PyResult<Entry<'py>> {
         let found = match self.families.get() {
-            Some(Families::V4(table)) => entry(py, table.write(py).remove_first())?,
-            Some(Families::V6(table)) => entry(py, table.write(py).remove_first())?,
+            Some(Families::V4(table)) => entry(py, table.write(py).remove_first(py))?,
+            Some(Families::V6(table)) => entry(py, table.write(py).remove_first(py))?,
             None => None,
         };
         found.ok_or_else(|| PyKeyError::new_err("popitem(): the table is empty"))
@@ -349,7 +349,7 @@ impl PrefixTable {
             let found = of_family!(self, table => {
                 let key = prefix::prefix(prefix, self.strict)?;
                 let mut entries = table.write(py);
-                let found = entries.find(&Key::Prefix(key)).map(|object| object.clone_ref(py));
+                let found = entries.find(py, &Key::Prefix(key));
                 if found.is_none() {
                     entries.insert(key, Value::of(default.bind(py).clone()));
                 }
@@ -419,9 +419,7 @@ impl PrefixTable {
     #[pyo3(signature = (slot, /))]
     fn entry<'py>(&self, py: Python<'py>, slot: u32) -> PyResult<Entry<'py>> {
         let found = of_family!(self, table => {
-            let entries = table.read(py);
-            let found = entries.entry(slot).map(|(prefix, object)| (prefix, object.clone_ref(py)));
-            drop(entries);
+            let found = table.read(py).entry(py, slot);
             entry(py, found)?
         }, else None);
         found.ok_or_else(|| PyIndexError::new_err(format!("slot {slot}: there is no entry")))
@@ -432,7 +430,7 @@ impl PrefixTable {
         let py = prefix.py();
         of_family!(self, table => {
             let prefix = prefix::key(prefix, self.strict)?.or_host();
-            let entries = owned(py, table.read(py).covering(prefix));
+            let entries = table.read(py).covering(py, prefix);
             list(py, entries)
         }, else self.check(prefix).map(|()| PyList::empty(py)))
     }
@@ -442,7 +440,7 @@ impl PrefixTable {
         let py = prefix.py();
         of_family!(self, table => {
             let prefix = prefix::key(prefix, self.strict)?.or_host();
-            let entries = owned(py, table.read(py).covered(prefix));
+            let entries = table.read(py).covered(py, prefix);
             list(py, entries)
         }, else self.check(prefix).map(|()| PyList::empty(py)))
     }
@@ -555,7 +553,7 @@ impl PrefixTable {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         /// So many entries are shown.
         const SHOWN: usize = 8;
-        let shown = of_family!(self, table => shown(py, &owned(py, table.read(py).iter().take(SHOWN)))?, else Vec::new());
+        let shown = of_family!(self, table => shown(py, &table.read(py).iter(py).take(SHOWN).collect::<Vec<_>>())?, else Vec::new());
         let more = match self.__len__(py).saturating_sub(shown.len()) {
             0 => String::new(),
             more => format!(", ... {more} more"),
@@ -623,11 +621,8 @@ pub(crate) fn iterate(
 fn parts<P: Family>(py: Python<'_>, table: &Locked<P>, what: What) -> (Vec<P>, Vec<Py<PyAny>>) {
     let entries = table.read(py);
     match what {
-        What::Keys => (entries.iter().map(|(prefix, _)| prefix).collect(), Vec::new()),
-        What::Values | What::Items => entries
-            .iter()
-            .map(|(prefix, object)| (prefix, object.clone_ref(py)))
-            .unzip(),
+        What::Keys => (entries.prefixes().collect(), Vec::new()),
+        What::Values | What::Items => entries.iter(py).unzip(),
     }
 }
 
@@ -636,11 +631,7 @@ fn looked_up<'py, P: Family>(
     table: &Locked<P>,
     address: P::Address,
 ) -> PyResult<Option<Entry<'py>>> {
-    let entries = table.read(py);
-    let found = entries
-        .lookup(address)
-        .map(|(prefix, object)| (prefix, object.clone_ref(py)));
-    drop(entries);
+    let found = table.read(py).lookup(py, address);
     entry(py, found)
 }
 
