@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
+from overlaynet.backend import DesiredState, desired
 from overlaynet.errors import HistoryGoneError, StoreUnavailableError
 from overlaynet.model.addresses import MacAddress, Vni
+from overlaynet.model.host import HostSettings
+from overlaynet.model.kernel import Underlay
 from overlaynet.model.lease import HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import VxlanData, encode_vxlan_data
+from overlaynet.model.network import NetworkConfig
 from overlaynet.model.snapshot import Changes, ConfigPut, LeaseGone, LeasePut
+from overlaynet.reconcile import reconciler
 from overlaynet.reconcile.actions import LoadSnapshot, Program
 from overlaynet.reconcile.coalescing import coalesced
 from overlaynet.reconcile.events import Event, StoreChanged, StoreFailed, TimerFired
@@ -125,3 +131,22 @@ def test_crowd_that_is_heard_of_at_once_is_programmed_at_once() -> None:
     world.settle()
     assert sum(isinstance(one, Program) for one in world.done) == 1
     assert sum(state == "programmed" for state in world.states().values()) == len(crowd)
+
+
+def test_own_lease_that_the_store_shows_is_no_reason_to_compute_everything_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+
+    def counted(
+        config: NetworkConfig, host: HostSettings, own: Lease, peers: tuple[Lease, ...], underlay: Underlay
+    ) -> DesiredState:
+        computed.append(len(peers))
+        return desired(config, host, own, peers, underlay)
+
+    monkeypatch.setattr(reconciler, "desired", counted)
+    world = World(VXLAN, peer(7), peer(8))
+    world.settle()
+    world.change(LeasePut(peer(9)))
+    world.settle()
+    assert any(str(lease.subnets) == world.own for lease in world.reconciler.store.leases)
+    assert computed == [2]
+    assert world.states() == dict.fromkeys((str(subnets(number)) for number in (7, 8, 9)), "programmed")

@@ -6,7 +6,7 @@ alone `0.0.0.0-0&2001:db8:42:1::-64`; the value is compact JSON in a fixed field
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NewType
 
@@ -20,10 +20,14 @@ HostId = NewType("HostId", str)
 
 @dataclass(frozen=True, slots=True)
 class Subnets:
-    """The prefixes of one lease: IPv4, IPv6 or both; at least one."""
+    """The prefixes of one lease: IPv4, IPv6 or both; at least one.
+
+    They are hashed by their text, which is made once: hashing those of `ipaddress` costs more than the look-up that needs it.
+    """
 
     v4: IPv4Network | None = None
     v6: IPv6Network | None = None
+    _text: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.v4 is None and self.v6 is None:
@@ -46,8 +50,14 @@ class Subnets:
 
     def __str__(self) -> str:
         """The stored key's last part."""
-        v4 = "0.0.0.0-0" if self.v4 is None else f"{self.v4.network_address}-{self.v4.prefixlen}"
-        return v4 if self.v6 is None else f"{v4}&{self.v6.network_address}-{self.v6.prefixlen}"
+        if not self._text:
+            v4 = "0.0.0.0-0" if self.v4 is None else f"{self.v4.network_address}-{self.v4.prefixlen}"
+            text = v4 if self.v6 is None else f"{v4}&{self.v6.network_address}-{self.v6.prefixlen}"
+            object.__setattr__(self, "_text", text)
+        return self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text or str(self))
 
 
 def _overlap(one: Prefix, other: Prefix) -> bool:

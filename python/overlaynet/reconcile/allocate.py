@@ -78,13 +78,14 @@ def _enabled(config: NetworkConfig, subnets: Subnets) -> Subnets | None:
 
 def _at_our_address(config: NetworkConfig, settings: HostSettings, leases: tuple[Lease, ...]) -> Lease | None:
     """The anonymous lease with our public address. AddressInUseError: one with that address has another owner."""
-    ours = {half.family: settings.public_ipv4 if half.family is Family.IPV4 else settings.public_ipv6 for half in config.families}
+    publics = {Family.IPV4: settings.public_ipv4, Family.IPV6: settings.public_ipv6}
+    ours = [(half.family, address) for half in config.families if (address := publics[half.family]) is not None]
     found = None
     for lease in leases:
         if lease.owner == settings.host:
             continue
-        for family, address in ours.items():
-            if address is not None and lease.attributes.public(family) == address:
+        for family, address in ours:
+            if lease.attributes.public(family) == address:
                 if lease.owner is not None:
                     raise AddressInUseError(str(address), str(lease.subnets), lease.owner)
                 found = found or lease
@@ -96,24 +97,30 @@ def _pick(half: FamilyConfig, host: HostId, attempt: int, others: Iterable[Lease
     bits = half.family.bits
     step_bits = bits - half.subnet_len
     first, last = int(half.subnet_min) >> step_bits, int(half.subnet_max) >> step_bits
-    taken: list[tuple[int, int]] = []
-    count = 0
     leases = [*others] if own is None else [*others, own]
-    for lease in leases:
-        prefix = lease.subnets.of(half.family)
-        if prefix is not None:
-            count += 1
-            taken.append((int(prefix.network_address) >> step_bits, int(prefix.broadcast_address) >> step_bits))
-    taken.sort()
+    prefixes = [prefix for lease in leases if (prefix := lease.subnets.of(half.family)) is not None]
+    count = len(prefixes)
+    # Of each place that a lease begins at, the place after the longest that begins there.
+    taken: dict[int, int] = {last + 1: last + 2}
+    for prefix in prefixes:
+        low = int(prefix.network_address) >> step_bits
+        # One that is no longer than ours takes many places, others one: there is no need to ask for their last addresses.
+        spare_bits = half.subnet_len - prefix.prefixlen
+        if spare_bits > 0:
+            taken[low] = max(low + (1 << spare_bits), taken.get(low, 0))
+        else:
+            taken.setdefault(low, low + 1)
     gaps: list[tuple[int, int]] = []
     free = 0
     cursor = first
-    for low, high in [*taken, (last + 1, last + 1)]:
-        end = min(low, last + 1)
+    for low in sorted(taken):
+        end = low if low <= last else last + 1
         if end > cursor:
             gaps.append((cursor, end - cursor))
             free += end - cursor
-        cursor = max(cursor, high + 1)
+        after = taken[low]
+        if after > cursor:
+            cursor = after
     if not free:
         raise SubnetsExhaustedError(str(half.network), count)
     digest = hashlib.sha256(f"{host}/{half.family.value}/{attempt}".encode()).digest()

@@ -141,13 +141,15 @@ class KernelKeeper:
 
     def revise(self, state: DesiredState, gone: Iterable[KernelObject], come: Iterable[KernelObject]) -> None:
         """The kernel should hold `state`, which is what it should hold before without `gone` and with `come`."""
-        self._wanted, self._changed_mind = state, True
+        self._wanted = state
         for item in gone:
             self._touched[item.key] = None
             self._wanted_by_key.pop(item.key, None)
         for item in come:
             self._touched[item.key] = None
             self._wanted_by_key[item.key] = item
+        # A revision that asks for nothing new is no change of mind: what is written next is a repair.
+        self._changed_mind = self._changed_mind or bool(self._touched)
 
     def look(self, scope: Scope) -> None:
         """From now on what may be ours is in `scope`: observe it before anything else."""

@@ -314,9 +314,8 @@ class Reconciler:
         """Take over a few changed leases, if that is enough."""
         if self.state is not None and not changes:
             return True
-        if self.state is None or any(
-            lease.owner == self.settings.host for pair in changes.values() for lease in pair if lease is not None
-        ):
+        ours = (lease for pair in changes.values() for lease in pair if lease is not None and lease.owner == self.settings.host)
+        if self.state is None or any(lease != own for lease in ours):
             return False
         if self._crowd is None:
             leases = {lease.subnets: lease for lease in self.store.leases}

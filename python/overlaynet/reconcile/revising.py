@@ -87,6 +87,12 @@ def revise(
     `crowd` follows the changes; after None it is of no more use.
     """
     backend = backend_for(config, settings)
+    shown: tuple[Lease, ...] = ()
+    if changes.get(own.subnets) == (None, own):
+        # The store shows our own lease, by which we went already: if it stands in nobody's way, nothing comes of it.
+        shown = (own,)
+        crowd.add(own)
+        changes = {subnets: pair for subnets, pair in changes.items() if subnets != own.subnets}
     if state.pump is not None or own.subnets in changes or not crowd.is_even():
         return None
     for before, after in changes.values():
@@ -101,22 +107,28 @@ def revise(
     plans = dict(state.plans)
     gone: list[KernelObject] = []
     come: list[KernelObject] = []
+    # None of them stands in another's way, so each is accepted among the others as it would be alone.
+    come_leases = tuple(after for _, after in changes.values() if after is not None)
+    if (
+        not all(map(crowd.is_alone, (*shown, *come_leases)))
+        or accept_peers(config, own.subnets, own_addresses, come_leases).refused
+    ):
+        return None
     for before, after in changes.values():
         if before is not None:
             gone += plans.pop(str(before.subnets)).objects
         if after is not None:
-            if not crowd.is_alone(after) or not accept_peers(config, own.subnets, own_addresses, (after,)).peers:
-                return None
             plan = backend.peer(own, after, underlay)
             if not isinstance(plan, PeerPlan):
                 return None
             plans[str(after.subnets)] = plan
             come += plan.objects
+    peers = accepted.peers
     # By identity: it is the same leases that were accepted, and comparing them all by value takes longer than all the rest.
-    replaced = {id(before) for before, _ in changes.values()}
-    peers = [lease for lease in accepted.peers if id(lease) not in replaced]
-    peers += [after for _, after in changes.values() if after is not None]
-    return Revision(replace(accepted, peers=tuple(peers)), replace(state, plans=plans), tuple(gone), tuple(come))
+    replaced = {id(before) for before, _ in changes.values() if before is not None}
+    if replaced:
+        peers = tuple(lease for lease in peers if id(lease) not in replaced)
+    return Revision(replace(accepted, peers=peers + come_leases), replace(state, plans=plans), tuple(gone), tuple(come))
 
 
 def _take_away(counted: Counter[T], gone: Iterable[T]) -> None:
