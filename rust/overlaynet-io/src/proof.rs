@@ -2,7 +2,7 @@
 //!
 //! What lets short packets pass may still drop long ones, a network card that does not cut tunnelled packets as it says, or a
 //! filter by length. So now and then one super-packet that left through the TAP is remembered, until a packet of the other
-//! direction acknowledges its end. Where several in a row are not acknowledged within [`PATIENCE`], the way is no use. One that is
+//! direction acknowledges its end. Where several in a row are not acknowledged within half a second, the way is no use. One that is
 //! not may belong to a receiver that is gone: another flow's is taken next. An acknowledgement of what was sent twice does not tell which
 //! of them arrived (RFC 6298 section 3): one whose first byte is sent again counts as not acknowledged.
 use std::time::{Duration, Instant};
