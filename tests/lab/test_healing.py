@@ -126,7 +126,9 @@ def test_host_that_is_broken_at_random_ends_as_it_began(lab: Lab, watcher: Watch
     # Two thousand a second: each breakage may cost some, and the flow runs both ways at the end.
     assert broken.loss.lost < 2_000 * seconds
     for before, after in zip(broken.before, broken.after, strict=True):
-        assert (after.threads, after.tasks) == (before.threads, before.tasks)
+        assert after.tasks == before.tasks
+        # The second of those for what blocks comes when both are needed at once.
+        assert after.threads - before.threads in (0, 1)
         # One that is open for a moment only may be counted.
         assert after.descriptors <= before.descriptors + 2
         assert after.resident <= before.resident + 8 * 2**20

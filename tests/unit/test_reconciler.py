@@ -677,6 +677,10 @@ def test_public_address_that_changes_is_followed_in_the_kernel_and_in_the_lease_
     if config == UDP:
         pumps = [action.config for action in world.done if isinstance(action, ConfigurePump) and action.config]
         assert pumps[-1].listen == (IPv4Address("192.0.2.51"),)
+    # And back, with nothing seen of the kernel in between.
+    readdress(world, "192.0.2.1")
+    assert published(world) == "192.0.2.1"
+    assert world.states() == {"10.5.7.0-24": "programmed"}
 
 
 def test_public_address_behind_translation_stays_when_the_local_one_changes() -> None:

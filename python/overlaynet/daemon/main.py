@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -42,6 +43,8 @@ from overlaynet.reconcile.reconciler import Reconciler
 from overlaynet.store import Store
 from overlaynet.store.open import open_store
 
+_BLOCKING = 2
+
 log = structlog.get_logger()
 
 
@@ -62,6 +65,8 @@ def run_daemon(settings: Settings, resumed: Resumed) -> None:
 
 
 async def _run(settings: Settings, store: Store, engine: UdpEngine) -> None:
+    # The engine is told something, and a file is written: more does not block at once.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_BLOCKING, thread_name_prefix="blocking"))
     underlay = await choose_underlay(_selection(settings))
     if not underlay.up:
         log.warning("the underlay's link is down: no packet leaves before it is up", link=underlay.link)

@@ -264,6 +264,7 @@ class Reconciler:
             elif local is not None and local in self._seen_locals:
                 successor = next((address for address in underlay.usable if address.version == local.version), None)
                 if successor is not None:
+                    self._seen_locals.add(successor)
                     self.settings = self.lease.settings = self.settings.moved_to(successor)
                     self._checked = self._made_of = None
                     text = f"address {local} of {underlay.link} is gone: {successor} takes its place, in the lease too"
