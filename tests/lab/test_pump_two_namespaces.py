@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from overlaynet.lab.system import enter
-from overlaynet.model.dataplane import OFFLOADS
+from overlaynet.model.dataplane import OFFLOADS, TAP
 from scapy.layers.inet import IP, UDP
 
 from tests.lab.pump_hosts import MTU, PORT, Host, hosts, ping, send_stream, until
@@ -50,7 +50,8 @@ def test_traffic_crosses_without_an_offload(hosts: tuple[Host, Host, Host], left
     assert send_stream(a, b, "8M") > 1 << 20
     # Few processors have none to spare for looking.
     useless = {"poll"} if len(os.sched_getaffinity(0)) < 4 else set()
-    assert a.ask("offloads") == {name: "off" if name in useless or name in left else "on" for name in OFFLOADS}
+    states = {name: "off" if name in useless or name in left else "on" for name in OFFLOADS}
+    assert a.ask("offloads") == states | {TAP: "off"}
     assert b.drops() == {}
 
 
@@ -186,7 +187,7 @@ def test_no_flow_is_reordered_under_traffic_and_while_peers_come_and_go(hosts: t
             process.kill()
             process.communicate()
     assert b.drops() == {}
-    offloads = {name: state for name, state in a.ask("offloads").items() if name != "poll"}
+    offloads = {name: state for name, state in a.ask("offloads").items() if name not in ("poll", TAP)}
     assert set(offloads.values()) == {"on"}, offloads
 
 

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from random import Random
 
 import pytest
@@ -116,6 +117,5 @@ def test_simulated_hosts_take_the_actions_of_real_daemons(lab: Lab) -> None:
     assert played_subnets == subnets
     for host in lab.plan.hosts:
         assert timeless(played[host.name]) == timeless(real[host.name]), host.name
-    assert [line.split()[0] for line in timeless(real["host5"])] == [
-        *("load", "watch", "claim", "program", "publish", "announce", "release", "stop")
-    ]
+    kinds = [kind for kind, _ in groupby(line.split()[0] for line in timeless(real["host5"]))]
+    assert kinds == ["load", "watch", "claim", "program", "publish", "announce", "release", "stop"]
