@@ -110,8 +110,8 @@ def test_revoked_host_moves_says_so_and_its_peer_follows(lab: labs.Lab) -> None:
     log = lab.files.host(lab.plan.hosts[0]).log.read_text()
     assert f"changed from {old} to {new}" in log
     until(lambda: knows(lab, 1, lambda: new))
-    assert old.split("-")[0] not in lab.run("host1", "ip", "-4", "-o", "address").stdout
-    assert old.split("-")[0] not in lab.run("host2", "ip", "route").stdout
+    until(lambda: old.split("-")[0] not in lab.run("host1", "ip", "-4", "-o", "address").stdout)
+    until(lambda: old.split("-")[0] not in lab.run("host2", "ip", "route").stdout)
 
 
 def ctl(lab: labs.Lab, *words: str) -> str:
