@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from overlaynet.daemon.state import forget_host, host_id, owning_directory, read_kept
-from overlaynet.errors import DaemonRunningError
+from overlaynet.errors import ConfigError, DaemonRunningError, StoreDataError
 
 
 def test_state_directory_is_one_daemons_until_that_ends(tmp_path: Path) -> None:
@@ -29,3 +30,12 @@ def test_forgotten_host_begins_as_another(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     assert read_kept(tmp_path) is None
     assert host_id(tmp_path) != first
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "host-id")
+    (tmp_path / "snapshot.json").mkdir()
+    with pytest.raises(ConfigError, match="host-id': cannot be read: it is no file"):
+        host_id(tmp_path)
+    with pytest.raises(StoreDataError, match=r"snapshot.json: cannot be read: it is no file"):
+        read_kept(tmp_path)

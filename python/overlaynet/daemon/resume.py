@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from overlaynet.daemon.regular_file import read_regular
 from overlaynet.daemon.settings import Settings
 from overlaynet.dataplane.kept import decode_running
 from overlaynet.dataplane.pump import UdpEngine
@@ -30,7 +31,7 @@ def resume(settings: Settings) -> Resumed:
     """The daemon's engine, at work if an earlier run with the same settings left word of its own."""
     engine = UdpEngine(settings.offloads, settings.source_check)
     try:
-        config = decode_running((settings.state_dir / ENGINE).read_bytes(), resume_words(settings))
+        config = decode_running(read_regular(settings.state_dir / ENGINE), resume_words(settings))
     except FileNotFoundError:
         return Resumed(engine)
     except OSError as error:

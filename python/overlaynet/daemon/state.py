@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from overlaynet.daemon.regular_file import read_regular
 from overlaynet.errors import ConfigError, DaemonRunningError, StoreDataError
 from overlaynet.model.kept import Kept, decode_kept
 from overlaynet.model.lease import HostId
@@ -52,7 +53,7 @@ def host_id(state_dir: Path) -> HostId:
     path = state_dir / HOST_ID
     for _ in range(2):
         try:
-            text = path.read_text().strip()
+            text = read_regular(path).decode().strip()
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
                 _write_new(path, host_id_text(HostId(secrets.token_hex(16))))
@@ -100,7 +101,7 @@ def read_kept(state_dir: Path) -> Kept | None:
     """What an earlier run kept; None: nothing. StoreDataError: the file is not what this program wrote."""
     path = state_dir / SNAPSHOT
     try:
-        return decode_kept(path.read_bytes())
+        return decode_kept(read_regular(path))
     except FileNotFoundError:
         return None
     except OSError as error:
