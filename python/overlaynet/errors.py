@@ -25,6 +25,7 @@ __all__ = [
     "KernelBusyError",
     "KernelError",
     "KernelPermissionError",
+    "KernelVanishedError",
     "LabError",
     "LeaseLostError",
     "NetworkNotConfiguredError",
@@ -218,6 +219,10 @@ class KernelError(OverlaynetError):
 
 class KernelBusyError(KernelError):
     """The kernel refused for now (a dump was interrupted, a buffer was full): the same call may pass later."""
+
+
+class KernelVanishedError(KernelError):
+    """The object was made, and somebody removed it before it was complete."""
 
 
 class KernelPermissionError(KernelError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from typing import Any
@@ -12,11 +12,13 @@ import pytest
 from overlaynet.errors import (
     AddressInUseError,
     HistoryGoneError,
+    KernelError,
     KernelPermissionError,
+    KernelVanishedError,
     StoreUnavailableError,
     SubnetsExhaustedError,
 )
-from overlaynet.model.kernel import KernelObject, ObjectKind, Put, Route, VxlanLink
+from overlaynet.model.kernel import KernelObject, ObjectKind, Operation, Put, Route, VxlanLink
 from overlaynet.model.lease import LeaseAttributes
 from overlaynet.model.snapshot import ConfigPut, LeaseGone, LeasePut
 from overlaynet.reconcile import programming
@@ -505,6 +507,32 @@ def test_somebody_who_keeps_deleting_is_answered_ever_more_slowly() -> None:
     assert 1 <= len(world.reports("kernel-fight")) <= 2
     world.settle(60.0)
     assert "route 10.5.7.0/24" in world.text()
+
+
+def test_device_that_vanishes_while_it_is_made_counts_as_fought_over_and_is_back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    text, perform = world.text(), world.kernel.perform
+
+    async def snatched(operations: Sequence[Operation]) -> list[KernelError | None]:
+        results = await perform(operations)
+        for place, operation in enumerate(operations):
+            if isinstance(operation, Put) and isinstance(operation.object, VxlanLink):
+                world.kernel.remove_link(operation.object.name)
+                results[place] = KernelVanishedError(errno.ENODEV, "make", operation.object.name)
+        return results
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.kernel, "perform", snatched)
+        world.kernel.remove_link("ovl.1")
+        writes = world.kernel.writes
+        for _ in range(600):
+            world.disturbed()
+            world.settle(0.1)
+        assert world.kernel.writes - writes < 300
+        assert world.reports("kernel-fight")[0].startswith("does not stay as written, slowing down: link ovl.1 ")
+    world.settle(2.5)
+    assert world.text() == text
 
 
 def test_foreign_route_in_our_place_is_shown_and_left() -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from itertools import groupby
 from typing import Self, TypeAlias, assert_never
 
-from overlaynet.errors import KernelError
+from overlaynet.errors import KernelError, KernelVanishedError
 from overlaynet.kernel import messages
 from overlaynet.kernel.entries import Entry
 from overlaynet.kernel.entry_tables import GONE, EntryTables
@@ -275,6 +275,15 @@ class NetlinkKernel:
                 await self._thread.call(lambda: create_tun(item.name, ethernet=item.ethernet))
             case _:
                 assert_never(item)
+        try:
+            await self._finish(item)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                raise KernelVanishedError(error.errno, "make", describe(item), "removed before it was set up") from error
+            raise
+
+    async def _finish(self, item: Link) -> None:
+        """Give a link that was just made what it is not made with."""
         # A link without IPv6 has no such sysctl, and no link-local address either.
         await self._thread.call(lambda: _silence_link_local(item.name))
         made, names = await self._look(item.name)

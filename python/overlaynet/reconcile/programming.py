@@ -10,11 +10,11 @@ written after it needs none.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from overlaynet.backend import DesiredState
-from overlaynet.errors import KernelError, KernelPermissionError
+from overlaynet.errors import KernelError, KernelPermissionError, KernelVanishedError
 from overlaynet.model.kernel import (
     Delete,
     KernelObject,
@@ -178,10 +178,10 @@ class KernelKeeper:
         self._dirty, self._touched = False, {}
         operations = difference.operations
         if waiting := self._retries.waiting(now):
-            operations = tuple(one for one in operations if one.object.key not in waiting)
-            if len(operations) < len(difference.operations):
-                held_back = (waiting.get(one.object.key) for one in difference.operations)
-                self._observe_by(min(moment for moment in held_back if moment is not None))
+            moments = [self._held_back(one.object, waiting) for one in operations]
+            operations = tuple(one for one, moment in zip(operations, moments, strict=True) if not moment)
+            if held_back := [moment for moment in moments if moment]:
+                self._observe_by(min(held_back))
         ground = () if self._grounded else _ground(operations)
         self._grounded = bool(ground)
         if ground and len(ground) < len(operations):
@@ -283,10 +283,17 @@ class KernelKeeper:
             self.settled = True
 
     def _refused(self, item: KernelObject, error: KernelError, now: float) -> None:
+        if isinstance(error, KernelVanishedError):
+            # The kernel took it; that it does not stay is somebody else's doing.
+            self._written_again(item, now)
+            self._observe_by(max(self._rested_at, self._retries.not_before(item.key)))
+            return
+        if self._link_is_missing(item):
+            # It failed with its link, and is tried again with it.
+            self._observe_by(max(self._rested_at, self._retries.not_before((ObjectKind.LINK, link_of(item)))))
+            return
         self._retries.wrote(item.key, now, error)
-        if not self._link_trouble(item):
-            # What stands on a link that could not be made fails with it, and is not said again for each.
-            self.journal.trouble("kernel", describe(item), f"{error}; trying again")
+        self.journal.trouble("kernel", describe(item), f"{error}; trying again")
         if isinstance(error, KernelPermissionError) and item.kind is not ObjectKind.SYSCTL:
             self.fatal = error
         self._observe_by(self._retries.not_before(item.key))
@@ -329,9 +336,17 @@ class KernelKeeper:
 
     def _link_trouble(self, item: KernelObject) -> str:
         """Why the link on which an object stands could not be made, if that is so."""
+        return self._retries.trouble((ObjectKind.LINK, link_of(item))) if self._link_is_missing(item) else ""
+
+    def _link_is_missing(self, item: KernelObject) -> bool:
+        """Whether an object stands on a link that is wanted and not there."""
         link_key = (ObjectKind.LINK, link_of(item))
-        missing = link_key in self._wanted_by_key and not self.holds(link_key)
-        return self._retries.trouble(link_key) if missing else ""
+        return link_key in self._wanted_by_key and link_key not in self._believed
+
+    def _held_back(self, item: KernelObject, waiting: Mapping[Hashable, float]) -> float:
+        """When the object may be written; 0.0: now. What stands on a link that is not there waits with it."""
+        moment = waiting.get(item.key, 0.0)
+        return max(moment, waiting.get((ObjectKind.LINK, link_of(item)), 0.0)) if self._link_is_missing(item) else moment
 
 
 def _ground(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
