@@ -2,103 +2,30 @@
 //!
 //! The outer path MTU is the kernel's business (`IP_PMTUDISC_WANT`, the default): datagrams carry DF while they fit, and are
 //! fragmented here when a router has reported a smaller path, so that no packet of a peer behind one is lost in silence.
+mod control;
+mod name;
+mod sockets;
+
 use std::io;
-use std::mem::{self, MaybeUninit};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
+use self::control::{CONTROL_WORDS, read_segment, write_segment};
+use self::name::{address_of, write_address};
+pub use self::sockets::SOCKET_BUFFER_BYTES;
+use self::sockets::{Sockets, route_mtu};
 use crate::offload::{Offload, Offloads};
 use crate::outbox::{MESSAGES, PIECES};
 use crate::port::{Batch, Buffers, HEADROOM_BYTES, Message, PACKET_BYTES, PacketPort, Sent, Slot};
 use crate::shortcut::Source;
-
-/// The socket buffers asked for, in bytes: some milliseconds of traffic at 10 Gbit/s.
-pub const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
 
 /// Datagrams, or runs of datagrams, that one system call receives. A run fills 64 KiB, and all of them the second-level cache.
 pub const RECEIVED: usize = 16;
 
 /// The distance of their places in the batch, in bytes: not a power of two, so that their beginnings do not share cache lines.
 const STRIDE: usize = HEADROOM_BYTES + PACKET_BYTES + 192;
-
-/// Room for the control messages of one datagram, in words of eight bytes.
-const CONTROL_WORDS: usize = 8;
-
-/// The sockets of one family: the one that listens, and those that only send, if flows are spread over several source ports.
-struct Sockets {
-    listening: UdpSocket,
-    lanes: Vec<UdpSocket>,
-    /// Where datagrams come from, at the place of their lane.
-    sources: Vec<Source>,
-}
-
-impl Sockets {
-    fn bind(address: SocketAddr, lanes: usize, offloads: &Offloads) -> io::Result<Self> {
-        let listening = bind(address)?;
-        // Zero segments nothing, but only a kernel that has the option takes it.
-        for (offload, option, value) in [
-            (Offload::Gso, libc::UDP_SEGMENT, 0),
-            (Offload::Gro, libc::UDP_GRO, 1),
-        ] {
-            if offloads.has(offload)
-                && let Err(error) = set_option(&listening, libc::SOL_UDP, option, value)
-            {
-                offloads.miss(offload, error.raw_os_error().unwrap_or(libc::ENOPROTOOPT));
-            }
-        }
-        let mut sockets = Self {
-            listening,
-            lanes: Vec::with_capacity(lanes),
-            sources: Vec::with_capacity(lanes.max(1)),
-        };
-        for _ in 0..lanes {
-            let socket = bind(SocketAddr::new(address.ip(), 0))?;
-            // Nobody has reason to send to it: the kernel's least is enough for who does.
-            let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 0);
-            sockets.sources.push(source_of(&socket)?);
-            sockets.lanes.push(socket);
-        }
-        if lanes == 0 {
-            sockets.sources.push(source_of(&sockets.listening)?);
-        }
-        Ok(sockets)
-    }
-
-    fn sender(&self, lane: usize) -> &UdpSocket {
-        match self.lanes.len() {
-            0 => &self.listening,
-            count => &self.lanes[lane % count],
-        }
-    }
-}
-
-/// Where datagrams of the socket come from, and with which TTL or hop limit.
-fn source_of(socket: &UdpSocket) -> io::Result<Source> {
-    let address = socket.local_addr()?;
-    let (level, option) = if address.is_ipv4() {
-        (libc::IPPROTO_IP, libc::IP_TTL)
-    } else {
-        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
-    };
-    let ttl = u8::try_from(option_of(socket, level, option)?).unwrap_or(u8::MAX);
-    Ok(Source { address, ttl })
-}
-
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(address)?;
-    socket.set_nonblocking(true)?;
-    for (forced, usual) in [
-        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-    ] {
-        // Without CAP_NET_ADMIN the usual option gives what the system's limit allows; a small buffer is no failure.
-        if set_option(&socket, libc::SOL_SOCKET, forced, SOCKET_BUFFER_BYTES).is_err() {
-            let _ = set_option(&socket, libc::SOL_SOCKET, usual, SOCKET_BUFFER_BYTES);
-        }
-    }
-    Ok(socket)
-}
 
 /// Bound sockets, of IPv4, IPv6 or both, with room for the message headers of one batch.
 pub struct Udp {
@@ -235,61 +162,7 @@ impl Udp {
         }
         messages.len()
     }
-}
 
-/// Writes a control message that tells where to cut (`UDP_SEGMENT`, udp(7)); its length with padding.
-fn write_segment(control: &mut [u64; CONTROL_WORDS], segment: usize) -> usize {
-    const VALUE_BYTES: libc::c_uint = size_of::<u16>() as libc::c_uint;
-    // SAFETY: CMSG_SPACE only computes.
-    const SPACE: usize = unsafe { libc::CMSG_SPACE(VALUE_BYTES) } as usize;
-    const { assert!(SPACE <= size_of::<[u64; CONTROL_WORDS]>()) };
-    let header: *mut libc::cmsghdr = control.as_mut_ptr().cast();
-    // SAFETY: the words are aligned for a `cmsghdr`, and there is room for it and a `u16` behind it (asserted).
-    unsafe {
-        (*header).cmsg_level = libc::SOL_UDP;
-        (*header).cmsg_type = libc::UDP_SEGMENT;
-        (*header).cmsg_len = libc::CMSG_LEN(VALUE_BYTES) as _;
-        libc::CMSG_DATA(header)
-            .cast::<u16>()
-            .write_unaligned(segment as u16);
-    }
-    SPACE
-}
-
-/// The length of each datagram but the last, as the kernel's control messages tell it (`UDP_GRO`); 0 if there is one.
-fn read_segment(header: &libc::msghdr) -> usize {
-    // SAFETY: the kernel wrote `msg_controllen` bytes of control messages, which the macros walk; `header` and its control buffer
-    // are alive.
-    unsafe {
-        let mut control = libc::CMSG_FIRSTHDR(header);
-        while !control.is_null() {
-            if (*control).cmsg_level == libc::SOL_UDP && (*control).cmsg_type == libc::UDP_GRO {
-                let value = libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned();
-                return usize::try_from(value).unwrap_or(0);
-            }
-            control = libc::CMSG_NXTHDR(header, control);
-        }
-    }
-    0
-}
-
-fn set_option(
-    socket: &UdpSocket,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    let len = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the kernel reads `len` bytes of `value`, which lives across the call.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-impl Udp {
     /// Receives what a socket has into the places of the batch from its length on.
     fn receive_from(&mut self, socket: libc::c_int, batch: &mut Batch) -> io::Result<()> {
         let name_len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -340,43 +213,6 @@ impl Udp {
         }
         Ok(())
     }
-}
-
-/// The MTU of the route to `endpoint`, learned path MTUs included (ip(7), ipv6(7)).
-fn route_mtu(endpoint: SocketAddr) -> io::Result<usize> {
-    let (any, level, option): (SocketAddr, _, _) = if endpoint.is_ipv4() {
-        ((Ipv4Addr::UNSPECIFIED, 0).into(), libc::IPPROTO_IP, libc::IP_MTU)
-    } else {
-        (
-            (Ipv6Addr::UNSPECIFIED, 0).into(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU,
-        )
-    };
-    // Only a connected socket can be asked.
-    let probe = UdpSocket::bind(any)?;
-    probe.connect(endpoint)?;
-    let value = option_of(&probe, level, option)?;
-    usize::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
-}
-
-fn option_of(socket: &UdpSocket, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut len = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `value`; both live across the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw mut value).cast(),
-            &raw mut len,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(value)
 }
 
 impl PacketPort for Udp {
@@ -456,69 +292,4 @@ impl PacketPort for Udp {
 
 fn is_same_family(one: Option<SocketAddr>, other: Option<SocketAddr>) -> bool {
     one.map(|address| address.is_ipv4()) == other.map(|address| address.is_ipv4())
-}
-
-/// The address in a name that the kernel wrote, IPv4 in its own form.
-fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    let address = match libc::c_int::from(name.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the storage, which is large and aligned enough, holds a `sockaddr_in`.
-            let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from_bits(u32::from_be(name.sin_addr.s_addr));
-            SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(name.sin_port)))
-        }
-        libc::AF_INET6 => {
-            // SAFETY: as above, for a `sockaddr_in6`.
-            let name = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
-            SocketAddr::V6(SocketAddrV6::new(
-                ip,
-                u16::from_be(name.sin6_port),
-                0,
-                name.sin6_scope_id,
-            ))
-        }
-        _ => return None,
-    };
-    Some(address)
-}
-
-/// The length of the name that now holds `address`.
-fn write_address(name: &mut libc::sockaddr_storage, address: SocketAddr) -> libc::socklen_t {
-    match address {
-        SocketAddr::V4(address) => {
-            let value = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: address.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: address.ip().to_bits().to_be(),
-                },
-                sin_zero: [0; 8],
-            };
-            write_name(name, value)
-        }
-        SocketAddr::V6(address) => {
-            let value = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: address.port().to_be(),
-                sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr {
-                    s6_addr: address.ip().octets(),
-                },
-                sin6_scope_id: address.scope_id(),
-            };
-            write_name(name, value)
-        }
-    }
-}
-
-fn write_name<T>(name: &mut libc::sockaddr_storage, value: T) -> libc::socklen_t {
-    const { assert!(size_of::<T>() <= size_of::<libc::sockaddr_storage>()) };
-    // SAFETY: the storage is large enough (asserted) and aligned for every socket address.
-    unsafe {
-        (&raw mut *name)
-            .cast::<MaybeUninit<T>>()
-            .write(MaybeUninit::new(value))
-    };
-    size_of::<T>() as libc::socklen_t
 }

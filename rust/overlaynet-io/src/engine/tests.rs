@@ -5,6 +5,7 @@ use overlaynet_core::forward::{IpPrefix, Tables};
 use overlaynet_core::wire::checksum::PseudoHeader;
 use overlaynet_core::wire::{ipv4, tcp, udp};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 const HOSTS: [Ipv4Addr; 3] = [
     Ipv4Addr::new(192, 0, 2, 1),
