@@ -49,6 +49,10 @@ const COUNTED: Duration = Duration::from_millis(1);
 /// A turn with fewer packets than this is worth waiting for more: half of what a send takes.
 const FEW: usize = 64;
 
+/// Packets are small while they have no more bytes than this each, on average: what a packet costs is more than what its bytes do.
+/// Where they are longer a turn of few is bulk that came as one piece, and waiting would keep TCP's acknowledgements back.
+const SMALL_BYTES: usize = 256;
+
 /// How long packets gather. Network cards wait as long where much comes in (`rx-usecs` of ethtool(8)).
 const GATHERING: Duration = Duration::from_micros(50);
 
@@ -155,7 +159,7 @@ fn run(engine: &mut Engine<Tun, Underlay>, wake: &OwnedFd) -> io::Result<()> {
     while !engine.shared.is_stopping() {
         if engine.turn()? {
             patience.work(engine.carried());
-            let waits = gathering.waits(engine.packets(), Instant::now());
+            let waits = gathering.waits(engine.packets(), engine.carried(), Instant::now());
             if waits && engine.shared.offloads().has(Offload::Batch) {
                 thread::sleep(GATHERING);
             }
@@ -239,16 +243,19 @@ impl Gathering {
         }
     }
 
-    /// Whether to wait after a turn with so many packets.
-    fn waits(&mut self, packets: usize, now: Instant) -> bool {
-        self.packets += packets;
+    /// Whether to wait after a turn with so many packets of so many bytes together.
+    fn waits(&mut self, packets: usize, bytes: usize, now: Instant) -> bool {
+        let are_small = bytes <= packets * SMALL_BYTES;
+        if are_small {
+            self.packets += packets;
+        }
         let span = now.saturating_duration_since(self.since);
         if span >= COUNTED {
             self.are_many =
                 self.packets as u128 * COUNTED.as_micros() >= MANY_A_MILLISECOND as u128 * span.as_micros();
             (self.since, self.packets) = (now, 0);
         }
-        self.are_many && packets < FEW
+        self.are_many && are_small && packets < FEW
     }
 }
 
@@ -301,25 +308,26 @@ mod tests {
         shared.failure()
     }
 
-    /// The turns, of so many packets, one every so many microseconds, after which packets are let gather.
+    /// The turns, of so many packets of so many bytes each, one every so many microseconds, after which packets are let gather.
     fn waiting_turns(
         gathering: &mut Gathering,
         begun: Instant,
-        packets: usize,
+        (packets, each): (usize, usize),
         every_us: u64,
         turns: u64,
     ) -> u64 {
         let moment = |turn| begun + Duration::from_micros(every_us * turn);
         (1..=turns)
-            .filter(|turn| gathering.waits(packets, moment(*turn)))
+            .filter(|turn| gathering.waits(packets, packets * each, moment(*turn)))
             .count() as u64
     }
 
     #[test]
     fn packets_gather_only_where_many_come_in_small_turns() {
         let begun = Instant::now();
-        let waiting =
-            |packets, every_us| waiting_turns(&mut Gathering::new(begun), begun, packets, every_us, 1000);
+        let waiting = |packets, every_us| {
+            waiting_turns(&mut Gathering::new(begun), begun, (packets, 92), every_us, 1000)
+        };
         // Round trips, one after the other, and a stream of 50,000 packets a second.
         assert_eq!(waiting(1, 30), 0);
         assert_eq!(waiting(5, 100), 0);
@@ -330,12 +338,24 @@ mod tests {
     }
 
     #[test]
+    fn bulk_never_waits_nor_makes_acknowledgements_wait() {
+        let begun = Instant::now();
+        let mut gathering = Gathering::new(begun);
+        // Super-packets of 44 datagrams, each followed by an acknowledgement the other way.
+        let waits = (1..=1000).filter(|turn| {
+            let now = begun + Duration::from_micros(50 * turn);
+            gathering.waits(44, 44 * 1452, now) || gathering.waits(1, 52, now)
+        });
+        assert_eq!(waits.count(), 0);
+    }
+
+    #[test]
     fn packets_do_not_gather_after_the_flood() {
         let begun = Instant::now();
         let mut gathering = Gathering::new(begun);
-        assert!(waiting_turns(&mut gathering, begun, 2, 10, 500) > 0);
+        assert!(waiting_turns(&mut gathering, begun, (2, 92), 10, 500) > 0);
         let later = begun + Duration::from_millis(50);
-        assert_eq!(waiting_turns(&mut gathering, later, 1, 500, 100), 0);
+        assert_eq!(waiting_turns(&mut gathering, later, (1, 92), 500, 100), 0);
     }
 
     #[test]
