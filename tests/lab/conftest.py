@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,12 @@ OURS = re.compile(r"ovt([0-9]+)-.+")
 def lab_name(label: str) -> str:
     """A lab's name by which a later session can tell that this one is over."""
     return f"ovt{os.getpid()}-{label}"
+
+
+def left_behind(names: Iterable[str], ours: re.Pattern[str]) -> list[str]:
+    """Those of `names` that match and carry, as their first group, the number of a process that is gone."""
+    found = ((name, ours.fullmatch(name)) for name in names)
+    return [name for name, match in found if match is not None and not Path(f"/proc/{match[1]}").exists()]
 
 
 def run_overlaynet(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
@@ -43,10 +49,8 @@ def links_of_the_machine() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_labs_of_sessions_that_were_killed() -> None:
-    for name in labs.names():
-        session = OURS.fullmatch(name)
-        if session and not Path(f"/proc/{session[1]}").exists():
-            labs.down(name)
+    for name in left_behind(labs.names(), OURS):
+        labs.down(name)
 
 
 @pytest.fixture

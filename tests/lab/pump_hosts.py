@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from overlaynet.lab.links import Batch
 from overlaynet.lab.system import delete_namespaces, enter, namespaces, run_ip
 from overlaynet.model.dataplane import OFFLOADS
+
+from tests.lab.conftest import left_behind
 
 OURS = re.compile(r"ovt-pump([0-9]+)-[abc]")
 PORT = 8285
@@ -135,10 +136,7 @@ def ping(source: Host, destination: str, *options: str, count: int = 3) -> subpr
 
 @pytest.fixture
 def hosts() -> Iterator[tuple[Host, Host, Host]]:
-    for name in namespaces():
-        session = OURS.fullmatch(name)
-        if session and not Path(f"/proc/{session[1]}").exists():
-            delete_namespaces([name])
+    delete_namespaces(left_behind(namespaces(), OURS))
     a, b, c = Host("a", 1), Host("b", 2), Host("c", 3)
     try:
         for host in (a, b, c):

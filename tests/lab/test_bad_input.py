@@ -20,6 +20,7 @@ from tests.lab.one_host import OneHost, one_host, one_line
 VXLAN = '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}'
 HOST_GW = '{"Network": "10.1.0.0/16", "Backend": {"Type": "host-gw"}}'
 UDP = '{"Network": "10.1.0.0/16", "Backend": {"Type": "udp"}}'
+SETTINGS_OF_THE_TAP = "cd /proc/sys/net/ipv4/conf/ovl-tap && cat accept_local rp_filter"
 
 
 @pytest.fixture
@@ -526,6 +527,32 @@ def test_foreign_link_with_the_name_of_ours_is_named(host: OneHost, network: str
     assert done.returncode == 5
     assert f"link {name}: a link of this name is there and is not overlaynet's (kind bridge)" in line
     nothing_begun(host, before)
+
+
+@pytest.mark.parametrize("kind", ["bridge", "tun"])
+def test_foreign_link_in_the_place_of_the_tap_is_left_alone_and_named(host: OneHost, kind: str) -> None:
+    """The TAP is no more than an offload: the daemon serves without it."""
+    host.configure(VXLAN)
+    host.ip("link add ovl-tap type bridge" if kind == "bridge" else "tuntap add ovl-tap mode tun")
+    host.ip("link set ovl-tap up")
+
+    def taken() -> str:
+        return host.ip("link show ovl-tap") + host.ip("-4 address show ovl-tap") + host.shell(SETTINGS_OF_THE_TAP)
+
+    before = taken()
+    running = host.start("--vxlan-mode", "user", "--offload", "default,tap")
+    running.hear("READY=1")
+    status = ask(host.run, "status")["status"]
+    assert isinstance(status, dict)
+    assert status["conflicts"] == [f"link ovl-tap of kind {kind}"]
+    why = "given up: TAP device ovl-tap: somebody else's device of another kind has this name"
+    assert status["counters"]["offloads"]["tap"] == why
+    assert taken() == before
+
+    host.ip("link delete ovl-tap")
+    until(lambda: "tun type tap" in host.ip("-d link show ovl-tap", check=False))
+    until(lambda: ask(host.run, "status")["status"]["conflicts"] == [])
+    assert running.stop() == 0
 
 
 @pytest.mark.parametrize(("network", "place"), [(VXLAN, ("0.0.0.0", 8472)), (UDP, ("192.0.2.1", 8285))])

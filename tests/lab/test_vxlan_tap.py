@@ -15,7 +15,6 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,11 +22,12 @@ from overlaynet.control.client import ask
 from overlaynet.lab import lab as labs
 from overlaynet.lab import traffic
 from overlaynet.lab.lab import Lab
+from overlaynet.lab.numbered import flowing
 from overlaynet.lab.system import delete_namespaces, enter, namespaces
 from overlaynet.lab.topology import Plan, plan_lab
 from overlaynet.model.dataplane import OFFLOADS
 
-from tests.lab.conftest import lab_name
+from tests.lab.conftest import lab_name, left_behind
 from tests.lab.pump_hosts import Host, ping, until
 
 OURS = re.compile(r"ovt-tap([0-9]+)-[ab]")
@@ -171,10 +171,7 @@ def kernel(host: Host) -> None:
 
 @pytest.fixture
 def bare() -> Iterator[Pair]:
-    for name in namespaces():
-        session = OURS.fullmatch(name)
-        if session and not Path(f"/proc/{session[1]}").exists():
-            delete_namespaces([name])
+    delete_namespaces(left_behind(namespaces(), OURS))
     a, b = Host("a", 1), Host("b", 2)
     a.namespace, b.namespace = (f"ovt-tap{os.getpid()}-{name}" for name in "ab")
     try:
@@ -298,6 +295,42 @@ def told(lab: Lab, host: str) -> dict[str, Any]:
 
 def links(lab: Lab, host: str) -> set[str]:
     return {link["ifname"] for link in json.loads(lab.run(host, "ip", "-j", "link").stdout)}
+
+
+@contextlib.contextmanager
+def paced_stream(lab: Lab) -> Iterator[None]:
+    """A TCP stream from the first pod to the second while the block runs: bursts of super-packets, and processors left."""
+    address = lab.pod_address("pod2")
+    with traffic.serving(lab, "pod2", ["iperf3", "--server", "--one-off", "--bind", address, "--forceflush"], "listening"):
+        command = ["iperf3", "--client", address, "--time", "120", "--bitrate", "100M", "--congestion", "cubic"]
+        client = subprocess.Popen(enter(lab.plan.member("pod1"), *command), stdout=subprocess.DEVNULL)
+        try:
+            yield
+            assert client.poll() is None, "the stream broke"
+        finally:
+            client.kill()
+            client.wait()
+
+
+def test_no_datagram_is_lost_while_the_way_of_super_packets_closes_and_opens(lab: Lab) -> None:
+    rules = "add table inet away; add chain inet away forward { type filter hook forward priority 0; }"
+    rules += f'; add rule inet away forward iifname "{TAP}" drop'
+
+    def counted(name: str) -> int:
+        return int(told(lab, "host1")["tap"][name])
+
+    with paced_stream(lab), flowing(lab, "pod1", "pod2") as flow:
+        until("no super-packet takes the TAP", lambda: counted("super_packets") > 100)
+        fallbacks = counted("fallbacks")
+        assert lab.run("host1", "nft", rules).returncode == 0
+        until("the way is not left", lambda: counted("fallbacks") > fallbacks)
+        until("not said", lambda: "given up for" in told(lab, "host1")["offloads"]["tap"])
+        assert lab.run("host1", "nft", "delete table inet away").returncode == 0
+        before = counted("super_packets")
+        until("the way is not taken again", lambda: counted("super_packets") > before + 100, seconds=40.0)
+        loss = flow.end()
+    assert loss.there.sent > 500
+    assert (loss.lost, loss.there.reordered, loss.back.reordered) == (0, 0, 0), loss
 
 
 def test_daemon_keeps_the_tap_that_is_asked_for_and_removes_it_when_it_is_not(lab: Lab) -> None:

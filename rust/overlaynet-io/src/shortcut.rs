@@ -6,22 +6,24 @@
 //! the underlay's link within the system call, and packets have the same outer addresses and ports on both, so that also then
 //! none overtakes another, unless a queue below treats a socket's packets and forwarded ones apart. All else takes the socket:
 //! equal small packets in one send are faster there.
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+mod obstacle;
+mod report;
+
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::iter::once;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlaynet_core::encapsulation::{MAX_HEADER_BYTES, flow};
 use overlaynet_core::forward::Tables;
 use overlaynet_core::offload::{OUTER_BYTES, Outer, VnetHeader};
 use overlaynet_core::probe::{self, Sign};
-use overlaynet_core::stats::Counter;
 use overlaynet_core::wire::ethernet::MacAddress;
 
+pub use self::report::Report;
 use crate::outbox::{Destination, SEND_BYTES};
 use crate::port::{Batch, Buffers, Message};
 use crate::proof::Proof;
@@ -45,47 +47,6 @@ const PROOFS: usize = 4096;
 
 /// The most payload of a datagram over IPv6 where the same limit holds for both families.
 const PAYLOAD_BYTES: usize = SEND_BYTES;
-
-/// What an operator is told of the way.
-#[derive(Debug, Default)]
-pub struct Report {
-    told: Mutex<Told>,
-    /// Super-packets that went through the TAP.
-    pub frames: Counter,
-    /// How often a way was left while packets took it.
-    pub fallbacks: Counter,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    missing: Option<String>,
-    device: Option<String>,
-    peers: BTreeMap<IpAddr, String>,
-}
-
-impl Report {
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How it stands, in a line; of the peers only those that `is_peer`.
-    #[must_use]
-    pub fn state(&self, is_peer: impl Fn(&IpAddr) -> bool) -> String {
-        let told = self.told();
-        if let Some(why) = &told.missing {
-            return format!("missing: {why}");
-        }
-        if let Some(why) = &told.device {
-            return format!("given up: {why}");
-        }
-        let mut troubled = told.peers.iter().filter(|(peer, _)| is_peer(peer));
-        match (troubled.next(), troubled.count()) {
-            (None, _) => "on".to_owned(),
-            (Some((peer, why)), 0) => format!("given up for {peer}: {why}"),
-            (Some((peer, why)), more) => format!("given up for {peer} and {more} more: {why}"),
-        }
-    }
-}
 
 /// Where a flow had its last super-packet, in time.
 #[derive(Debug)]
@@ -382,7 +343,8 @@ impl Shortcut {
                 self.again = now + REFUSED_PAUSE;
             }
             Err(Unusable::Device(error)) => {
-                told.device = Some(format!("TAP device {}: {error}", self.name));
+                let why = obstacle::of_device(&error);
+                told.device = Some(format!("TAP device {}: {why}", self.name));
                 self.again = now + DEVICE_PAUSE;
             }
         }
@@ -412,7 +374,7 @@ impl Shortcut {
             self.report.fallbacks.add(1);
         }
         let device = &self.name;
-        let found = obstacle(device, peer).filter(|_| change != Change::Swallowed);
+        let found = obstacle::of_forwarding(device, peer).filter(|_| change != Change::Swallowed);
         let why = found.unwrap_or_else(|| match change {
             Change::Swallowed => format!(
                 "echo requests through {device} arrive, super-packets do not: look for a filter by length, or a network card that \
@@ -442,31 +404,4 @@ fn is_link_local(address: IpAddr) -> bool {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     }
-}
-
-/// The setting of this host that keeps it from forwarding what comes from the device, if one is found.
-fn obstacle(device: &str, peer: IpAddr) -> Option<String> {
-    let value = |path: &str| {
-        let text = fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
-        text.trim().parse::<u32>().ok()
-    };
-    let name = |path: &str| format!("net.{}", path.replace('/', "."));
-    if peer.is_ipv6() {
-        let path = "ipv6/conf/all/forwarding";
-        let forced = value(&format!("ipv6/conf/{device}/force_forwarding")).unwrap_or(0);
-        return (value(path) == Some(0) && forced == 0).then(|| format!("{} is 0", name(path)));
-    }
-    for setting in ["forwarding", "accept_local"] {
-        let path = format!("ipv4/conf/{device}/{setting}");
-        if value(&path) == Some(0) && value(&format!("ipv4/conf/all/{setting}")) == Some(0) {
-            return Some(format!("{} is 0", name(&path)));
-        }
-    }
-    for of in ["all", device] {
-        let path = format!("ipv4/conf/{of}/rp_filter");
-        if value(&path) == Some(1) {
-            return Some(format!("{} is 1 (strict): set it to 0", name(&path)));
-        }
-    }
-    None
 }
