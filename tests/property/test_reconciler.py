@@ -265,5 +265,5 @@ def _operations(world: World) -> list[object]:
 
 TestHosts = Hosts.TestCase
 TestHosts.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
