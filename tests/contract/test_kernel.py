@@ -96,6 +96,13 @@ async def test_what_is_made_is_seen_exactly_as_it_was_wanted(world: World) -> No
     assert set(EVERYTHING) <= (await observe(world)).objects
 
 
+async def test_a_look_at_the_underlay_alone_sees_nothing_of_ours(world: World) -> None:
+    await make(world, *in_order(EVERYTHING))
+    alone = await world.kernel.observe(dataclasses.replace(SCOPE, sysctls=(), ours=False))
+    assert (alone.objects, alone.foreign) == (frozenset(), ())
+    assert alone.underlay == (await observe(world)).underlay is not None
+
+
 async def test_a_device_with_group_policy_and_learning_is_seen_as_such(world: World) -> None:
     odd = dataclasses.replace(VXLAN, gbp=True, learning=True, port=4789, vni=Vni(77))
     await make(world, odd)

@@ -42,6 +42,7 @@ from overlaynet.model.kernel import (
 from tests.contract.kernel_worlds import SCOPE, UNDERLAY, RealWorld, errnos, fresh_namespace, observe, state
 
 MAC = MacAddress.parse("02:00:00:00:00:01")
+OTHER_MAC = MacAddress.parse("02:00:00:00:00:02")
 VXLAN = VxlanLink("ovl.1", Vni(1), UNDERLAY, ip_address("192.0.2.1"), 8472, Mtu(1450), MAC)
 ROUTE = Route(ip_network("10.1.5.0/24"), UNDERLAY, ip_address("192.0.2.2"))
 
@@ -249,6 +250,37 @@ async def test_ten_thousand_peers_are_read_without_holding_up_the_loop(world: Re
     assert set(results) == {None}
     assert len(seen.objects) >= len(entries)
     assert longest < 0.05, f"the loop was at work for {longest:.3f} s without a pause"
+
+
+async def test_what_reads_as_expected_is_that_very_value_and_what_differs_is_not(world: RealWorld) -> None:
+    ground = [VXLAN, LinkAddress("ovl.1", ip_address("10.1.3.0"))]
+    base, base6, hop = ip_address("10.1.4.0"), ip_address("fd01:0:0:4::"), NEXT_HOP_IDS.start
+    entries: list[Neighbour | FdbEntry | NextHop | Route] = [
+        Neighbour("ovl.1", base, MAC),
+        Neighbour("ovl.1", base6, MAC),
+        FdbEntry("ovl.1", MAC, ip_address("192.0.2.2")),
+        NextHop(hop, "ovl.1", base),
+        NextHop(hop + 1, "ovl.1", ip_address("10.1.5.0")),
+        NextHop(hop + 2, "ovl.1", base6),
+        Route(ip_network("10.1.4.0/24"), "ovl.1", next_hop=hop),
+        Route(ip_network("fd01:0:0:4::/64"), "ovl.1", metric=1024, next_hop=hop + 2),
+    ]
+    assert await errnos(world, *map(Put, [*ground, *entries])) == [None] * 10
+    copies = [dataclasses.replace(item) for item in entries]
+    async with await NetlinkKernel.open(world.namespace) as fresh:
+        seen = {item.key: item for item in (await fresh.observe(SCOPE, {item.key: item for item in copies})).objects}
+    assert [seen[item.key] is item for item in copies] == [True] * len(copies)
+
+    others = [
+        Neighbour("ovl.1", base, OTHER_MAC),
+        FdbEntry("ovl.1", MAC, ip_address("192.0.2.3")),
+        NextHop(hop, "ovl.1", ip_address("10.1.6.0")),
+        Route(ip_network("10.1.4.0/24"), "ovl.1", next_hop=hop + 1),
+    ]
+    async with await NetlinkKernel.open(world.namespace) as fresh:
+        found = (await fresh.observe(SCOPE, {item.key: item for item in others})).objects
+    assert set(entries) <= found
+    assert not found & set(others)
 
 
 async def test_a_task_that_is_cancelled_leaves_the_kernel_usable(world: RealWorld) -> None:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from overlaynet.errors import ConfigError, StoreDataError
+from overlaynet.model.addresses import ipv4_number
 from overlaynet.model.kept import Kept, decode_kept, encode_kept
 from overlaynet.model.lease import HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import (
@@ -116,6 +117,21 @@ def test_any_key_is_read_canonically_or_refused(text: str) -> None:
 
 
 @patient
+@given(
+    st.one_of(
+        st.integers(0, 2**32 - 1).map(lambda number: str(IPv4Address(number))),
+        st.from_regex(r"[-+0]?\d{1,3}(\.[ 0]?\d{1,3}){2,4}"),
+        st.text(max_size=20),
+    )
+)
+def test_number_of_an_address_is_that_of_its_canonical_text_alone(text: str) -> None:
+    try:
+        expected = int(IPv4Address(text)) if str(IPv4Address(text)) == text else None
+    except ValueError:
+        expected = None
+    assert ipv4_number(text) == expected
+
+
 @given(SUBNETS)
 def test_keys_survive_the_way_there_and_back(subnets: Subnets) -> None:
     assert parse_lease_key(lease_key(subnets)) == subnets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol, TypeAlias
@@ -47,12 +46,13 @@ class Base:
 class DesiredState:
     """Everything that a host's kernel and packet engine should hold.
 
-    `base` is there whoever the peers are; `plans` has each peer's by its subnets, as text. A peer of the packet engine has no
-    objects of its own. `refused` are the peers for which nothing is written, with the reason.
+    `base` is there whoever the peers are; `plans` has each peer's by its subnets, as text, and follows a few changed leases in
+    place (`reconcile/revising.py`). A peer of the packet engine has no objects of its own. `refused` are the peers for which
+    nothing is written, with the reason.
     """
 
     base: tuple[KernelObject, ...]
-    plans: Mapping[str, PeerPlan]
+    plans: dict[str, PeerPlan]
     pump: PumpConfig | None
     mtu: Mtu
     refused: tuple[tuple[Lease, str], ...] = ()

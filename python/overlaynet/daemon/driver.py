@@ -19,6 +19,7 @@ from typing import Any, Protocol, assert_never
 import structlog
 
 from overlaynet import __version__
+from overlaynet.daemon.collector import settle_collector
 from overlaynet.daemon.health import Health
 from overlaynet.daemon.notify import notify
 from overlaynet.daemon.out_file import OutFile
@@ -211,6 +212,7 @@ class Driver:
                     mtu=env.mtu,
                 )
             case do.AnnounceReady():
+                settle_collector()
                 self._health.ready = True
                 notify("READY=1", "STATUS=ready")
                 log.info("ready")

@@ -55,7 +55,7 @@ async def check_network(text: bytes | None, settings: HostSettings, kernel: Kern
         return
     try:
         config = parse_network(text)[0]
-        check_servable(config, settings, (await kernel.observe(Scope(settings.underlay))).underlay)
+        check_servable(config, settings, (await kernel.observe(Scope(settings.underlay, ours=False))).underlay)
     except ConfigError as error:
         raise ConfigError(f"network configuration in {settings.store}: {error.field}", error.value, error.why) from None
     listen = settings.local_ipv4 or settings.local_ipv6

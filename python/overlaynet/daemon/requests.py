@@ -42,9 +42,9 @@ class Requests:
                 return await self._lease(self._store.update(grant, attributes))
             case do.ReleaseLease(grant):
                 return await self._release(grant)
-            case do.Observe(scope):
+            case do.Observe(scope, expected):
                 try:
-                    return it.KernelObserved(await self._kernel.observe(scope))
+                    return it.KernelObserved(await self._kernel.observe(scope, expected))
                 except KernelError as error:
                     return it.ObservationFailed(error)
             case do.Program(operations):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from typing import Protocol
 
 from overlaynet.errors import KernelError
-from overlaynet.model.kernel import Observation, Operation, Scope
+from overlaynet.model.kernel import KernelObject, Observation, Operation, Scope
 
 __all__ = ["Kernel"]
 
@@ -14,8 +14,11 @@ __all__ = ["Kernel"]
 class Kernel(Protocol):
     """One network namespace's links, addresses, neighbours, forwarding entries, next hops, routes and sysctls."""
 
-    async def observe(self, scope: Scope) -> Observation:
-        """Everything in `scope` that is ours, and what is in its way. KernelError: the dump failed."""
+    async def observe(self, scope: Scope, expected: Mapping[Hashable, KernelObject] | None = None) -> Observation:
+        """Everything in `scope` that is ours, and what is in its way. KernelError: the dump failed.
+
+        `expected` are objects by their keys: what reads like one of them may be that very value.
+        """
 
     async def perform(self, operations: Sequence[Operation]) -> list[KernelError | None]:
         """Perform the operations in order; the result has, at each one's place, its refusal or None.

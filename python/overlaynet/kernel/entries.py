@@ -8,6 +8,7 @@ tuples in the order that `overlaynet._core` documents: numbers as the kernel has
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Final, TypeAlias, assert_never
 
@@ -18,6 +19,7 @@ from overlaynet.model.kernel import (
     ROUTE_PROTOCOL,
     Delete,
     FdbEntry,
+    KernelObject,
     Neighbour,
     NextHop,
     ObjectKind,
@@ -131,30 +133,82 @@ def replacing(request: tuple[int, int, Fields]) -> tuple[int, int, Fields]:
     return kind, _REPLACE, fields
 
 
-def neighbour(fields: Fields, link: str) -> Neighbour | None:
+class Values:
+    """Where tables are read: one value for each that is named twice, and those that are `expected`, by their keys.
+
+    Ten thousand peers are known without making a value of any: an entry is compared with the expected one field by field, as the
+    kernel shows them. Nothing is taken for what it is not; what differs is read in full.
+    """
+
+    def __init__(self, expected: Mapping[Hashable, KernelObject]) -> None:
+        self.address: Callable[[bytes], Address] = cache(address)
+        self.mac: Callable[[bytes], MacAddress] = cache(MacAddress)
+        self._expected = expected
+
+    def expected_neighbour(self, link: str, packed: bytes, mac: bytes) -> Neighbour | None:
+        """The expected neighbour that reads so, or None."""
+        key = (ObjectKind.NEIGHBOUR, link, 4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))
+        there = self._expected.get(key)
+        return there if isinstance(there, Neighbour) and there.mac.octets == mac else None
+
+    def expected_fdb_entry(self, link: str, mac: bytes, packed: bytes) -> FdbEntry | None:
+        """The expected forwarding entry that reads so, or None."""
+        there = self._expected.get((ObjectKind.FDB, link, mac))
+        return there if isinstance(there, FdbEntry) and there.destination.packed == packed else None
+
+    def expected_next_hop(self, number: int, link: str, packed: bytes) -> NextHop | None:
+        """The expected next hop that reads so, or None."""
+        there = self._expected.get((ObjectKind.NEXT_HOP, number))
+        return there if isinstance(there, NextHop) and there.link == link and there.gateway.packed == packed else None
+
+    def expected_route(self, fields: Fields, names: Mapping[LinkIndex, str]) -> Route | None:
+        """The expected route over a next hop that reads so, or None."""
+        destination, length, _, protocol, _, action, _, link, _, metric, source, hop, _ = fields
+        if not hop or protocol != ROUTE_PROTOCOL or action != RTN_UNICAST or source is not None:
+            return None
+        version = 4 if len(destination) == 4 else 6
+        there = self._expected.get((ObjectKind.ROUTE, version, int.from_bytes(destination, "big"), length, metric))
+        same = (
+            isinstance(there, Route)
+            and there.next_hop == hop
+            and there.link == names.get(link)
+            and there.source is None
+            and there.gateway is None
+            and not there.onlink
+            and there.type == "unicast"
+        )
+        return there if same and isinstance(there, Route) else None
+
+
+def neighbour(fields: Fields, link: str, values: Values) -> Neighbour | None:
     """The permanent neighbour entry in a dump, or None."""
     _, _, state, _, destination, mac = fields
     if not state & NUD_PERMANENT or destination is None or mac is None:
         return None
-    return Neighbour(link, address(destination), MacAddress(mac))
+    there = values.expected_neighbour(link, destination, mac)
+    return Neighbour(link, values.address(destination), values.mac(mac)) if there is None else there
 
 
-def fdb_entry(fields: Fields, link: str) -> FdbEntry | None:
+def fdb_entry(fields: Fields, link: str, values: Values) -> FdbEntry | None:
     """The permanent forwarding entry for one station in a dump, or None."""
     _, _, state, _, destination, mac = fields
     if not state & NUD_PERMANENT or destination is None or mac is None:
         return None
-    entry = FdbEntry(link, MacAddress(mac), address(destination))
-    return entry if entry.mac.is_unicast else None
+    if (there := values.expected_fdb_entry(link, mac, destination)) is not None:
+        return there
+    station = values.mac(mac)
+    return FdbEntry(link, station, values.address(destination)) if station.is_unicast else None
 
 
-def next_hop(fields: Fields, ours: Mapping[LinkIndex, str]) -> NextHop | tuple[Hashable, str] | None:
+def next_hop(fields: Fields, ours: Mapping[LinkIndex, str], values: Values) -> NextHop | tuple[Hashable, str] | None:
     """The next hop in a dump: ours (on one of `ours`), somebody else's with a number of ours (its key and text), or another."""
     number, _, protocol, flags, link, gateway, other = fields
     if number not in NEXT_HOP_IDS:
         return None
     if protocol == ROUTE_PROTOCOL and LinkIndex(link) in ours and gateway is not None and not other and flags & _RTNH_F_ONLINK:
-        return NextHop(number, ours[LinkIndex(link)], address(gateway))
+        name = ours[LinkIndex(link)]
+        there = values.expected_next_hop(number, name, gateway)
+        return NextHop(number, name, values.address(gateway)) if there is None else there
     parts = [f"nexthop id {number}"]
     if gateway is not None:
         parts.append(f"via {address(gateway)}")
@@ -180,6 +234,11 @@ def onlink_prefix(fields: Fields, link: LinkIndex) -> Prefix | None:
     return route_prefix(fields) if plain and fields[1] > 0 else None
 
 
+def is_default(fields: Fields) -> bool:
+    """Whether a route leads everywhere else, over one link."""
+    return fields[1] == 0 and fields[5] == RTN_UNICAST and bool(fields[7])
+
+
 def route_link(fields: Fields) -> LinkIndex:
     """The link of a route, or 0."""
     return LinkIndex(fields[7])
@@ -190,19 +249,19 @@ def route_metric(fields: Fields) -> int:
     return int(fields[9])
 
 
-def route(fields: Fields, names: Mapping[LinkIndex, str]) -> Route:
-    """The route in a dump as a value; what we never make (several gateways, say) shows as a route without any."""
-    destination, length, _, _, _, action, flags, link, gateway, metric, source, hop, _ = fields
+def route(fields: Fields, prefix: Prefix, names: Mapping[LinkIndex, str], values: Values) -> Route:
+    """The route to `prefix` in a dump as a value; what we never make (several gateways, say) shows as a route without any."""
+    _, _, _, _, _, action, flags, link, gateway, metric, source, hop, _ = fields
     unreachable = action == RTN_UNREACHABLE
     return Route(
-        prefix=_network(destination, length),
+        prefix=prefix,
         # IPv6 shows the loopback link for unreachable routes (net/ipv6/route.c, ip6_route_info_create).
         link=None if unreachable else names.get(LinkIndex(link), ""),
         # For programs that know no next hops the kernel repeats what they stand for, unless told not to (nexthop_compat_mode).
-        gateway=None if gateway is None or hop else address(gateway),
+        gateway=None if gateway is None or hop else values.address(gateway),
         onlink=bool(flags & _RTNH_F_ONLINK) and not hop,
         metric=metric,
-        source=None if source is None else address(source),
+        source=None if source is None else values.address(source),
         type="unreachable" if unreachable else "unicast",
         next_hop=hop or None,
     )
@@ -227,8 +286,10 @@ def route_text(fields: Fields, names: Mapping[LinkIndex, str]) -> str:
 
 def address(packed: bytes) -> Address:
     """The address in 4 or 16 bytes."""
-    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+    number = int.from_bytes(packed, "big")
+    return IPv4Address(number) if len(packed) == 4 else IPv6Address(number)
 
 
 def _network(packed: bytes, length: int) -> Prefix:
-    return IPv4Network((packed, length)) if len(packed) == 4 else IPv6Network((packed, length))
+    number = int.from_bytes(packed, "big")
+    return IPv4Network((number, length)) if len(packed) == 4 else IPv6Network((number, length))

@@ -10,7 +10,7 @@ import errno
 import socket
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, assert_never, cast
+from typing import TypeAlias, TypeVar, assert_never, cast
 
 from overlaynet.errors import KernelError
 from overlaynet.kernel import entries
@@ -72,10 +72,20 @@ class EntryTables:
         return await self._thread.call(lambda: self._write(operations))
 
     async def read(
-        self, ours: Collection[LinkView], underlay: LinkIndex, names: Mapping[LinkIndex, str], scope: Scope
+        self,
+        ours: Collection[LinkView],
+        underlay: LinkIndex,
+        names: Mapping[LinkIndex, str],
+        scope: Scope,
+        expected: Mapping[Hashable, KernelObject],
     ) -> Reading:
-        """What is on the links of ours, and the main table's routes as far as `scope` goes. OSError as the kernel gives it."""
-        return await self._thread.call(lambda: self._use(lambda bulk: self._read(bulk, ours, underlay, names, scope)))
+        """What is on the links of ours, and the main table's routes as far as `scope` goes. OSError as the kernel gives it.
+
+        What reads like one of the `expected`, which may change meanwhile, is that very value.
+        """
+        if not scope.ours:
+            return await self._thread.call(lambda: self._use(lambda bulk: _look_below(bulk, underlay)))
+        return await self._thread.call(lambda: self._use(lambda bulk: self._read(bulk, ours, underlay, names, scope, expected)))
 
     def _use(self, work: Callable[[BulkSocket], _T]) -> _T:
         if self._socket is None:
@@ -125,17 +135,23 @@ class EntryTables:
         return results
 
     def _read(
-        self, bulk: BulkSocket, ours: Collection[LinkView], underlay: LinkIndex, names: Mapping[LinkIndex, str], scope: Scope
+        self,
+        bulk: BulkSocket,
+        ours: Collection[LinkView],
+        underlay: LinkIndex,
+        names: Mapping[LinkIndex, str],
+        scope: Scope,
+        expected: Mapping[Hashable, KernelObject],
     ) -> Reading:
         # What a message says depends on these; the links of others only show in the texts of foreign routes.
         known_in = (scope, underlay, frozenset((view.index, view.name) for view in ours))
         known = self._known if self._known_in == known_in else {}
         fresh: dict[Fields, KernelObject | None] = {}
         places: dict[tuple[int, bytes], bytes | None] = {}
-        found = Reading()
+        found, values = Reading(), entries.Values(expected)
         for view in ours:
             for fields, kind in _entries_of(bulk, view):
-                item = known[fields] if fields in known else kind(fields, view.name)
+                item = known[fields] if fields in known else kind(fields, view.name, values)
                 fresh[fields] = item
                 if isinstance(item, FdbEntry):
                     places[fields[1], fields[5]] = fields[4]
@@ -146,7 +162,7 @@ class EntryTables:
         if self.next_hops:
             on = {view.index: view.name for view in ours}
             for fields in bulk.next_hops():
-                hop = known[fields] if fields in known else entries.next_hop(fields, on)
+                hop = known[fields] if fields in known else entries.next_hop(fields, on, values)
                 if isinstance(hop, tuple):
                     found.foreign.append(hop)
                     continue
@@ -160,7 +176,7 @@ class EntryTables:
                     onlink = entries.onlink_prefix(fields, underlay)
                     if onlink is not None:
                         found.onlink.append(onlink)
-                    sorted_out = _sort_route(fields, scope, names)
+                    sorted_out = _sort_route(fields, scope, names, values)
                     if isinstance(sorted_out, tuple):
                         found.foreign.append(sorted_out)
                         continue
@@ -176,7 +192,16 @@ class EntryTables:
         return found
 
 
-def _entries_of(bulk: BulkSocket, view: LinkView) -> Iterator[tuple[Fields, Callable[[Fields, str], KernelObject | None]]]:
+def _look_below(bulk: BulkSocket, underlay: LinkIndex) -> Reading:
+    """Only the prefixes that are reached through the underlay."""
+    onlink = (entries.onlink_prefix(fields, underlay) for family in FAMILIES.values() for fields in bulk.routes(family))
+    return Reading(onlink=[prefix for prefix in onlink if prefix is not None])
+
+
+_Reader: TypeAlias = Callable[[Fields, str, entries.Values], KernelObject | None]
+
+
+def _entries_of(bulk: BulkSocket, view: LinkView) -> Iterator[tuple[Fields, _Reader]]:
     for family in FAMILIES.values():
         for fields in bulk.neighbours(family, int(view.index)):
             yield fields, entries.neighbour
@@ -185,12 +210,17 @@ def _entries_of(bulk: BulkSocket, view: LinkView) -> Iterator[tuple[Fields, Call
             yield fields, entries.fdb_entry
 
 
-def _sort_route(fields: Fields, scope: Scope, names: Mapping[LinkIndex, str]) -> KernelObject | tuple[Hashable, str] | None:
+def _sort_route(
+    fields: Fields, scope: Scope, names: Mapping[LinkIndex, str], values: entries.Values
+) -> KernelObject | tuple[Hashable, str] | None:
     """A route of the main table: ours, foreign where one of ours could be wanted (its key and text), or no concern of ours."""
+    if (as_expected := values.expected_route(fields, names)) is not None:
+        return as_expected
     prefix = entries.route_prefix(fields)
     within = is_within(prefix, scope.networks)
     if entries.is_ours(fields):
-        return entries.route(fields, names) if within or is_our_link(names.get(entries.route_link(fields), "")) else None
+        ours = within or is_our_link(names.get(entries.route_link(fields), ""))
+        return entries.route(fields, prefix, names, values) if ours else None
     if within:
         return (route_key(prefix, entries.route_metric(fields)), entries.route_text(fields, names))
     return None

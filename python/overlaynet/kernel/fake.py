@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -71,7 +71,7 @@ class FakeKernel:
     async def aclose(self) -> None:
         """Nothing to close."""
 
-    async def observe(self, scope: Scope) -> Observation:
+    async def observe(self, scope: Scope, expected: Mapping[Hashable, KernelObject] | None = None) -> Observation:  # noqa: ARG002
         """Everything in `scope` that is ours, and what is in its way. KernelError: an injected one."""
         if self._observe_faults:
             number = self._observe_faults.pop(0)
@@ -95,9 +95,9 @@ class FakeKernel:
             if is_our_link(name)
         ]
         return Observation(
-            objects=frozenset(objects),
+            objects=frozenset(objects if scope.ours else ()),
             underlay=self._tables.underlay(scope.underlay),
-            foreign=tuple(sorted(foreign, key=lambda pair: pair[1])),
+            foreign=tuple(sorted(foreign if scope.ours else (), key=lambda pair: pair[1])),
             warnings=rp_filter_warnings(
                 {
                     name: self._tables.sysctls.get(f"ipv4/conf/{name}/rp_filter")

@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from operator import itemgetter
 
 from overlaynet.errors import ConfigError
-from overlaynet.kernel import messages
+from overlaynet.kernel import entries, messages
+from overlaynet.kernel.bulk import BulkSocket
 from overlaynet.kernel.namespace import NamespaceThread
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.kernel.rtnetlink import Message, Record, RouteSocket
@@ -113,7 +115,8 @@ async def choose_underlay(selection: Selection, namespace: str | None = None) ->
     try:
         connection = await RouteSocket.open(thread)
         try:
-            surroundings = await _look_around(connection, selection)
+            default = await thread.call(_default_routes)
+            surroundings = await _look_around(connection, selection, default)
         except OSError as error:
             raise as_kernel_error(error, "read", "links and addresses") from error
         finally:
@@ -252,43 +255,43 @@ def _candidates(surroundings: Surroundings) -> str:
     return f"links here: {', '.join(names) or 'none'}"
 
 
-async def _look_around(connection: RouteSocket, selection: Selection) -> Surroundings:
+async def _look_around(
+    connection: RouteSocket, selection: Selection, default_routes: dict[Family, list[tuple[int, LinkIndex]]]
+) -> Surroundings:
     views = [messages.read_link(record) for record in await connection.dump(Message("link"))]
     names = {view.index: view.name for view in views}
-    entries: dict[int, list[InterfaceAddress]] = {}
+    by_link: dict[int, list[InterfaceAddress]] = {}
     for record in await connection.dump(Message("address")):
-        entries.setdefault(record["index"], []).append(interface_address(record))
+        by_link.setdefault(record["index"], []).append(interface_address(record))
     interfaces = tuple(
         Interface(
             name=view.name,
             mtu=view.mtu,
             up=view.up,
             loopback=bool(view.flags & messages.IFF_LOOPBACK),
-            addresses=tuple(entries.get(view.index, ())),
+            addresses=tuple(by_link.get(view.index, ())),
         )
         for view in views
     )
-    default: dict[Family, str] = {}
-    for family, number in messages.FAMILIES.items():
-        routes = await _default_routes(connection, number)
-        if routes:
-            best = min(routes, key=lambda record: int(record.find("RTA_PRIORITY", 0)))
-            default[family] = names.get(best["RTA_OIF"], "")
+    default = {family: names.get(min(routes, key=itemgetter(0))[1], "") for family, routes in default_routes.items() if routes}
     reached = None if selection.can_reach is None else await _route_to(connection, selection.can_reach, names)
     return Surroundings(interfaces, default, reached)
 
 
-async def _default_routes(connection: RouteSocket, family: int) -> list[Record]:
-    asked = Message("route", {"family": family, "table": messages.TABLE_MAIN}, (("RTA_TABLE", messages.TABLE_MAIN),))
+def _default_routes() -> dict[Family, list[tuple[int, LinkIndex]]]:
+    """The metrics and links of the main table's default routes, among which a daemon that starts again has all of its own."""
+    bulk = BulkSocket.open()
     try:
-        routes = await connection.dump(asked)
-    except FileNotFoundError:
-        return []  # the main table was never used
-    return [
-        record
-        for record in routes
-        if record["dst_len"] == 0 and record["type"] == messages.RTN_UNICAST and record.find("RTA_OIF") is not None
-    ]
+        return {
+            family: [
+                (entries.route_metric(fields), entries.route_link(fields))
+                for fields in bulk.routes(number)
+                if entries.is_default(fields)
+            ]
+            for family, number in messages.FAMILIES.items()
+        }
+    finally:
+        bulk.close()
 
 
 async def _route_to(connection: RouteSocket, target: Address, names: dict[LinkIndex, str]) -> tuple[str, Address | None] | None:

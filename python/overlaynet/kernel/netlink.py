@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from itertools import groupby
 from typing import Self, TypeAlias, assert_never
 
@@ -102,7 +102,7 @@ class NetlinkKernel:
         """Whether this kernel knows next-hop objects (Linux 5.3)."""
         return self._tables.next_hops
 
-    async def observe(self, scope: Scope) -> Observation:
+    async def observe(self, scope: Scope, expected: Mapping[Hashable, KernelObject] | None = None) -> Observation:
         """Everything in `scope` that is ours, and what is in its way. KernelError: the dump failed.
 
         It begins when every `changes` that was started before it is subscribed: no change falls between the two.
@@ -111,7 +111,7 @@ class NetlinkKernel:
             await asyncio.wait(self._subscribing)
         try:
             async with self._lock:
-                return await self._observe(scope)
+                return await self._observe(scope, {} if expected is None else expected)
         except OSError as error:
             raise as_kernel_error(error, "observe", _what(scope)) from error
 
@@ -179,10 +179,10 @@ class NetlinkKernel:
         views = [messages.read_link(record) for record in await self._socket.dump(Message("link"))]
         return {view.name: view for view in views}
 
-    async def _observe(self, scope: Scope) -> Observation:
+    async def _observe(self, scope: Scope, expected: Mapping[Hashable, KernelObject]) -> Observation:
         links = await self._links()
         names = names_of(links.values())
-        objects, foreign = sort_links(links)
+        objects, foreign = sort_links(links) if scope.ours else ([], [])
         ours = [links[item.name] for item in objects if isinstance(item, VxlanLink | TunLink)]
         by_index = {view.index: view.name for view in ours}
 
@@ -190,7 +190,7 @@ class NetlinkKernel:
         on_ours = [(record, by_index[record["index"]]) for record in addresses if record["index"] in by_index]
         found: list[KernelObject | None] = [messages.link_address(record, name) for record, name in on_ours]
         below = links.get(scope.underlay)
-        reading = await self._tables.read(ours, LinkIndex(0) if below is None else below.index, names, scope)
+        reading = await self._tables.read(ours, LinkIndex(0) if below is None else below.index, names, scope, expected)
         found += reading.objects
         foreign += reading.foreign
         found += await self._thread.call(lambda: [_seen_sysctl(path) for path in scope.sysctls])

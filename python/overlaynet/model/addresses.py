@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NewType, Self, TypeAlias
 
-__all__ = ["Address", "Family", "LinkIndex", "MacAddress", "Mtu", "Prefix", "Vni"]
+__all__ = ["Address", "Family", "LinkIndex", "MacAddress", "Mtu", "Prefix", "Vni", "ipv4_number"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 """An IP address of either family."""
@@ -36,6 +36,9 @@ class Family(enum.Enum):
     IPV4 = 4
     IPV6 = 6
 
+    # Members are single; an enum's own hash is of its name, by a call of Python for each look-up.
+    __hash__ = object.__hash__
+
     @property
     def bits(self) -> int:
         """The length of an address, in bits."""
@@ -54,11 +57,20 @@ class Family(enum.Enum):
     @classmethod
     def of(cls, value: Address | Prefix) -> Family:
         """The family of an address or prefix."""
-        return cls(value.version)
+        return cls.IPV4 if value.version == 4 else cls.IPV6
 
     def host_prefix(self, address: Address) -> Prefix:
         """The prefix that holds this one address: /32 or /128."""
         return IPv4Network(int(address)) if self is Family.IPV4 else IPv6Network(int(address))
+
+
+def ipv4_number(text: str) -> int | None:
+    """The number of the IPv4 address whose canonical text this is; None for any other text, which `ipaddress` judges, slowly."""
+    try:
+        octets = bytes(map(int, text.split(".")))
+    except ValueError:
+        return None
+    return int.from_bytes(octets, "big") if len(octets) == 4 and ".".join(map(str, octets)) == text else None
 
 
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")

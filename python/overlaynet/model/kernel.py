@@ -275,12 +275,14 @@ class Underlay:
 class Scope:
     """What may be ours in a kernel: the names of our links, and the networks inside which our routes lie.
 
-    Routes count as ours only with our protocol number in the main table, and only on our links or inside `networks`.
+    Routes count as ours only with our protocol number in the main table, and only on our links or inside `networks`. Without
+    `ours` nothing is: only the underlay is looked at.
     """
 
     underlay: str
     networks: tuple[Prefix, ...] = ()
     sysctls: tuple[str, ...] = ()
+    ours: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,14 @@ from typing import Annotated
 import msgspec
 
 from overlaynet.errors import StoreDataError
-from overlaynet.model.addresses import MacAddress, Vni
+from overlaynet.model.addresses import MacAddress, Vni, ipv4_number
 from overlaynet.model.lease import LeaseAttributes, Subnets
 
 _KEY = re.compile(r"(\d{1,3}(?:\.\d{1,3}){3})-(\d{1,2})(?:&([0-9a-f:]+)-(\d{1,3}))?", re.ASCII)
 _LONGEST_VALUE_BYTES = 65_536
+_REMEMBERED = 1 << 15
+"""Texts that are known again: one is read from the kept snapshot, from the store and in a claim, and is one value each time."""
+
 _LONGEST_TYPE = 64
 
 
@@ -27,11 +30,14 @@ def lease_key(subnets: Subnets) -> str:
     return str(subnets)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse_lease_key(text: str) -> Subnets:
     """The subnets that a key's last part names. StoreDataError: it names none.
 
     flannel reads the IPv4 length in 5 bits and the IPv6 length in 7, so /32 and /128 name none either.
     """
+    if (v4_alone := _v4_key(text)) is not None:
+        return v4_alone
     match = _KEY.fullmatch(text)
     if match is None:
         raise StoreDataError(text, "not a lease's key: want ADDRESS-LENGTH or ADDRESS-LENGTH&IPV6ADDRESS-LENGTH")
@@ -49,6 +55,17 @@ def parse_lease_key(text: str) -> Subnets:
     return subnets
 
 
+def _v4_key(text: str) -> Subnets | None:
+    """The subnet of a canonical key of IPv4 alone, by arithmetic; None for any other text, which is looked at more closely."""
+    base, _, digits = text.partition("-")
+    number = ipv4_number(base)
+    if number is None or digits not in _V4_LENGTHS:
+        return None
+    length = _V4_LENGTHS[digits]
+    return None if number & (0xFFFF_FFFF >> length) else Subnets(IPv4Network((number, length)))
+
+
+_V4_LENGTHS = {str(length): length for length in range(32)}
 _NOTHING = msgspec.Raw(b"null")
 
 
@@ -81,13 +98,15 @@ def encode_attributes(attributes: LeaseAttributes) -> bytes:
     return msgspec.json.encode(fields)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def decode_attributes(text: bytes) -> LeaseAttributes:
     """The attributes in the stored `text`; unknown fields are passed over. StoreDataError says what is wrong with it."""
     if len(text) > _LONGEST_VALUE_BYTES:
         raise StoreDataError("lease value", f"{len(text)} bytes are too many: at most {_LONGEST_VALUE_BYTES}")
     try:
         stored = _DECODER.decode(text)
-        v4 = IPv4Address(stored.public_ip or "0.0.0.0")  # noqa: S104  # the stored text of "none"
+        number = ipv4_number(stored.public_ip)
+        v4 = IPv4Address(stored.public_ip or 0) if number is None else IPv4Address(number)
         v6 = IPv6Address(stored.public_ipv6) if stored.public_ipv6 else None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreDataError("lease value", str(error)) from None
@@ -132,7 +151,7 @@ def encode_vxlan_data(data: VxlanData) -> bytes:
     return msgspec.json.encode({"VNI": data.vni, "VtepMAC": str(data.mac)})
 
 
-@lru_cache(maxsize=1 << 15)
+@lru_cache(maxsize=_REMEMBERED)
 def decode_vxlan_data(text: bytes | None) -> VxlanData:
     """The VNI and MAC address in a peer's BackendData. StoreDataError says what is wrong with it."""
     if text is None:

@@ -6,13 +6,14 @@ kernel and engine actions may run side by side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from overlaynet.errors import OverlaynetError
 from overlaynet.model.dataplane import PumpConfig
 from overlaynet.model.kept import Kept
-from overlaynet.model.kernel import Operation, Scope
+from overlaynet.model.kernel import KernelObject, Operation, Scope
 from overlaynet.model.lease import Grant, Lease, LeaseAttributes, Subnets
 from overlaynet.model.network import SubnetEnv
 from overlaynet.model.snapshot import Snapshot
@@ -66,9 +67,13 @@ class ReleaseLease:
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """Read what the kernel holds. Answer: KernelObserved or ObservationFailed."""
+    """Read what the kernel holds. Answer: KernelObserved or ObservationFailed.
+
+    `expected` is what it should hold, by keys: what reads like one of these may be that very value.
+    """
 
     scope: Scope
+    expected: Mapping[Hashable, KernelObject] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

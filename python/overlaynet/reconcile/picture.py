@@ -39,7 +39,7 @@ def picture(host: Reconciler, now: float) -> Status:
         store_lost_since_s=host.store.lost_since,
         kept=host.kept,
         peers=_peers(host),
-        refused_leases=tuple(f"{one.lease.subnets}: {one.why}" for one in host.accepted.refused),
+        refused_leases=tuple(f"{one.lease.subnets}: {one.why}" for one in host.refused),
         unreadable_keys=host.store.unreadable,
         conflicts=host.kernel.conflicts,
         warnings=(*host.kernel.warnings, *backend_warnings, *restart, *invalid, *moved, *graced, *missing, *failed),
@@ -63,7 +63,7 @@ def _peers(host: Reconciler) -> tuple[PeerStatus, ...]:
         return ()
     refused = {lease.subnets: why for lease, why in state.refused}
     found: list[PeerStatus] = []
-    for lease in host.accepted.peers:
+    for lease in host.peers.values():
         name = str(lease.subnets)
         if lease.subnets in refused:
             found.append(PeerStatus(name, _address(host, lease), _backend(lease), "refused", why=refused[lease.subnets]))
@@ -74,7 +74,7 @@ def _peers(host: Reconciler) -> tuple[PeerStatus, ...]:
         found.append(PeerStatus(name, _address(host, lease), _backend(lease), now_is, state.plans[name].path, why))
     found += [
         PeerStatus(str(one.lease.subnets), _address(host, one.lease), _backend(one.lease), "refused", why=one.why)
-        for one in host.accepted.refused
+        for one in host.refused
     ]
     return tuple(sorted(found, key=lambda peer: peer.subnets))
 

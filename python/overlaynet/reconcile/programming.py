@@ -139,9 +139,8 @@ class KernelKeeper:
         if complete != self._complete:
             self._complete, self._dirty, self._changed_mind = complete, True, True
 
-    def revise(self, state: DesiredState, gone: Iterable[KernelObject], come: Iterable[KernelObject]) -> None:
-        """The kernel should hold `state`, which is what it should hold before without `gone` and with `come`."""
-        self._wanted = state
+    def revise(self, gone: Iterable[KernelObject], come: Iterable[KernelObject]) -> None:
+        """The kernel should hold what it should hold before, without `gone` and with `come`."""
         for item in gone:
             self._touched[item.key] = None
             self._wanted_by_key.pop(item.key, None)
@@ -164,7 +163,7 @@ class KernelKeeper:
             self._observing, self._again, self._observe_at = True, False, None
             self._asked_scope = self._scope
             self._asked_at = now
-            self.journal.act(Observe(self._scope))
+            self.journal.act(Observe(self._scope, self._wanted_by_key))
         elif (
             (self._dirty or self._touched)
             and self._wanted is not None

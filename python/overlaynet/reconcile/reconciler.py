@@ -28,7 +28,7 @@ from overlaynet.model.kept import Kept
 from overlaynet.model.kernel import LinkAddress, Scope, Sysctl, Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes, Subnets
 from overlaynet.model.network import NetworkConfig, SubnetEnv
-from overlaynet.model.peers import AcceptedPeers, accept_peers
+from overlaynet.model.peers import AcceptedPeers, Refusal, accept_peers
 from overlaynet.model.status import Status
 from overlaynet.reconcile.actions import Action, AnnounceReady, KeepSnapshot, PublishSubnetEnv, Stop
 from overlaynet.reconcile.allocate import fits
@@ -61,7 +61,9 @@ from overlaynet.reconcile.revising import Crowd, revise
 from overlaynet.reconcile.serving import check_servable
 
 _KEEP_SPACING_S = 1.0
-"""The least time between two snapshots that are kept: what is newer is lost only to a crash, and the store has it."""
+_KEEP_SPACING_EACH_S = 0.001
+"""The least time between two snapshots that are kept, and more for each lease in them, so that writing them takes a percent of
+a processor however many they are. What is newer is lost only to a crash, and the store has it."""
 
 
 class Reconciler:
@@ -80,7 +82,8 @@ class Reconciler:
         if running is not None:
             self.pump.resume(running)
         self.state: DesiredState | None = None
-        self.accepted = AcceptedPeers((), ())
+        self.peers: dict[Subnets, Lease] = {}
+        self.refused: tuple[Refusal, ...] = ()
         self.ready = False
         self._refusals: set[tuple[str, str]] = set()
         self._published: SubnetEnv | None = None
@@ -229,7 +232,8 @@ class Reconciler:
         """Have what is known kept for the next run, if anything is new."""
         keepable = self._keepable
         if keepable is not None and keepable != self._kept_of:
-            self._kept_of, self._keep_at = keepable, now + _KEEP_SPACING_S
+            spacing_s = _KEEP_SPACING_S + _KEEP_SPACING_EACH_S * self.store.size
+            self._kept_of, self._keep_at = keepable, now + spacing_s
             self.journal.act(KeepSnapshot(self.store.keep(*keepable[1:])))
 
     def _check_config(self) -> None:
@@ -278,7 +282,7 @@ class Reconciler:
         """Compute the desired state anew if anything that it is made of has changed and the kernel is free to take it."""
         own, underlay = self.lease.own, self.kernel.underlay
         if config is None or own is None or not self.store.known or not self.kernel.looks:
-            self.kernel.look(Scope(self.settings.underlay))
+            self.kernel.look(Scope(self.settings.underlay, ours=False))
             return
         if self.kernel.busy or underlay is None:
             return
@@ -303,7 +307,7 @@ class Reconciler:
             self.journal.trouble("network-invalid", "desired", f"{error}; what the kernel holds is left as it is", level="error")
             return
         self._tell_refusals(accepted, state)
-        self.accepted, self.state = accepted, state
+        self.peers, self.refused, self.state = {lease.subnets: lease for lease in accepted.peers}, accepted.refused, state
         sysctls = tuple(item.path for item in state.objects if isinstance(item, Sysctl))
         # The routes of the last run lie in its networks, which may be others.
         networks = tuple(dict.fromkeys((*config.networks, *self._former_networks)))
@@ -326,11 +330,10 @@ class Reconciler:
                     del leases[subnets]
             self._crowd = Crowd.of(leases.values())
         addresses = self._own_addresses(underlay)
-        revision = revise(config, self.settings, own, addresses, underlay, self._crowd, self.accepted, self.state, changes)
+        revision = revise(config, self.settings, own, addresses, underlay, self._crowd, self.peers, self.state, changes)
         if revision is None:
             return False
-        self.accepted, self.state = revision.accepted, revision.state
-        self.kernel.revise(revision.state, revision.gone, revision.come)
+        self.kernel.revise(revision.gone, revision.come)
         return True
 
     def _others(self, own: Lease) -> tuple[Lease, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from overlaynet.backend import DesiredState, PeerPlan, backend_for
@@ -22,7 +22,7 @@ from overlaynet.model.kernel import KernelObject, Underlay
 from overlaynet.model.lease import Lease, Subnets
 from overlaynet.model.lease_text import decode_vxlan_data
 from overlaynet.model.network import NetworkConfig
-from overlaynet.model.peers import AcceptedPeers, accept_peers
+from overlaynet.model.peers import accept_peers
 
 T = TypeVar("T", bound=Hashable)
 
@@ -63,10 +63,8 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What has come of the changes: who is a peer, everything wanted, and the objects that are wanted no more and anew."""
+    """What has come of the changes: the objects that are wanted no more, and those that are wanted anew."""
 
-    accepted: AcceptedPeers
-    state: DesiredState
     gone: tuple[KernelObject, ...]
     come: tuple[KernelObject, ...]
 
@@ -78,13 +76,13 @@ def revise(
     own_addresses: tuple[Address, ...],
     underlay: Underlay,
     crowd: Crowd,
-    accepted: AcceptedPeers,
+    peers: dict[Subnets, Lease],
     state: DesiredState,
     changes: Mapping[Subnets, tuple[Lease | None, Lease | None]],
 ) -> Revision | None:
-    """`accepted` and `state` after `changes`, from what a lease was to what it is; None: the whole must be computed anew.
+    """Have `peers` and the plans of `state` follow `changes`, from what a lease was to what it is.
 
-    `crowd` follows the changes; after None it is of no more use.
+    None: the whole must be computed anew, and both are as they were. `crowd` follows too; after None it is of no more use.
     """
     backend = backend_for(config, settings)
     shown: tuple[Lease, ...] = ()
@@ -104,9 +102,6 @@ def revise(
             crowd.add(after)
     if not crowd.is_even():
         return None
-    plans = dict(state.plans)
-    gone: list[KernelObject] = []
-    come: list[KernelObject] = []
     # None of them stands in another's way, so each is accepted among the others as it would be alone.
     come_leases = tuple(after for _, after in changes.values() if after is not None)
     if (
@@ -114,21 +109,21 @@ def revise(
         or accept_peers(config, own.subnets, own_addresses, come_leases).refused
     ):
         return None
-    for before, after in changes.values():
+    plans: list[PeerPlan] = []
+    for lease in come_leases:
+        plan = backend.peer(own, lease, underlay)
+        if not isinstance(plan, PeerPlan):
+            return None
+        plans.append(plan)
+    gone: list[KernelObject] = []
+    for before, _ in changes.values():
         if before is not None:
-            gone += plans.pop(str(before.subnets)).objects
-        if after is not None:
-            plan = backend.peer(own, after, underlay)
-            if not isinstance(plan, PeerPlan):
-                return None
-            plans[str(after.subnets)] = plan
-            come += plan.objects
-    peers = accepted.peers
-    # By identity: it is the same leases that were accepted, and comparing them all by value takes longer than all the rest.
-    replaced = {id(before) for before, _ in changes.values() if before is not None}
-    if replaced:
-        peers = tuple(lease for lease in peers if id(lease) not in replaced)
-    return Revision(replace(accepted, peers=peers + come_leases), replace(state, plans=plans), tuple(gone), tuple(come))
+            del peers[before.subnets]
+            gone += state.plans.pop(str(before.subnets)).objects
+    for lease, plan in zip(come_leases, plans, strict=True):
+        peers[lease.subnets] = lease
+        state.plans[str(lease.subnets)] = plan
+    return Revision(tuple(gone), tuple(item for plan in plans for item in plan.objects))
 
 
 def _take_away(counted: Counter[T], gone: Iterable[T]) -> None:

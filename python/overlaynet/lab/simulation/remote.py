@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from overlaynet.errors import KernelError, StoreUnavailableError
 from overlaynet.kernel.fake import FakeKernel
 from overlaynet.lab.simulation.service import Reply, Service
 from overlaynet.lab.simulation.timeline import Signal, wait
-from overlaynet.model.kernel import Observation, Operation, Scope
+from overlaynet.model.kernel import KernelObject, Observation, Operation, Scope
 from overlaynet.model.lease import Grant, HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.snapshot import Changes, Snapshot, StoreTraits
 
@@ -194,10 +194,10 @@ class SlowKernel:
         """Whether it knows next-hop objects."""
         return self.fake.next_hops
 
-    async def observe(self, scope: Scope) -> Observation:
+    async def observe(self, scope: Scope, expected: Mapping[Hashable, KernelObject] | None = None) -> Observation:
         """See `Kernel.observe`."""
         await wait(ROUND_S + OPERATION_S * len(self.fake.objects))
-        return await self.fake.observe(scope)
+        return await self.fake.observe(scope, expected)
 
     async def perform(self, operations: Sequence[Operation]) -> list[KernelError | None]:
         """See `Kernel.perform`."""
