@@ -18,7 +18,7 @@ from overlaynet.model.kernel import FdbEntry, KernelObject, Neighbour, NextHop, 
 from overlaynet.model.lease import HostId, Lease, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import VxlanData, encode_vxlan_data
 from overlaynet.model.snapshot import LeaseGone, LeasePut
-from overlaynet.store import memory
+from overlaynet.store.holdings import Held
 from overlaynet.store.memory import MemoryStore
 from overlaynet.store.sqlite import SqliteStore
 
@@ -60,13 +60,13 @@ async def store_of(peers: int) -> MemoryStore:
 
 def place(store: MemoryStore, lease: Lease) -> None:
     """Give the store a peer's lease, and its watchers the change."""
-    store._held[lease.subnets] = memory._Held(lease, lease.created, _TTL_S, None)
+    store._held.put(Held(lease, lease.created, _TTL_S, None))
     store._commit(LeasePut(lease))
 
 
 def remove(store: MemoryStore, gone: Subnets) -> None:
     """Take a peer's lease from the store, and tell its watchers."""
-    del store._held[gone]
+    store._held.remove(gone)
     store._commit(LeaseGone(gone))
 
 
