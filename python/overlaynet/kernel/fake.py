@@ -160,7 +160,8 @@ class FakeKernel:
 
     def add_foreign_route(self, route: Route, protocol: str = "static") -> None:
         """Somebody else's route, of another protocol than ours; it takes the place of ours with the same key."""
-        self._tables.routes.pop(route.key, None)
+        if route.key in self._tables.routes:
+            del self._tables.routes[route.key]
         self._tables.foreign_routes[route.key] = (route, f"{describe(route).removeprefix('route ')} proto {protocol}")
         self._notify()
 
@@ -208,7 +209,8 @@ class FakeKernel:
 
     def flush_routes(self) -> None:
         """Remove every route of ours behind our back."""
-        self._tables.routes.clear()
+        for key in list(self._tables.routes):
+            del self._tables.routes[key]
         self._notify()
 
     def fail(

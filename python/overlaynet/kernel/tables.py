@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+from collections import Counter
 from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -64,6 +65,25 @@ class Lower:
     addresses: list[tuple[Address, int]] = field(default_factory=list)
 
 
+class RouteTable(dict[Hashable, Route]):
+    """Routes by key, which counts what leads over each next hop: most next hops go when nothing does any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over: Counter[int | None] = Counter()
+
+    def __setitem__(self, key: Hashable, route: Route) -> None:
+        before = self.get(key)
+        if before is not None:
+            self.over[before.next_hop] -= 1
+        self.over[route.next_hop] += 1
+        super().__setitem__(key, route)
+
+    def __delitem__(self, key: Hashable) -> None:
+        self.over[self[key].next_hop] -= 1
+        super().__delitem__(key)
+
+
 class Tables:
     """Links, addresses, neighbours, forwarding entries, routes and sysctls. `lost` is called when something went by itself."""
 
@@ -75,7 +95,7 @@ class Tables:
         self.fdb: dict[Hashable, FdbEntry] = {}
         self.next_hops: dict[Hashable, NextHop] = {}
         self.foreign_next_hops: dict[Hashable, str] = {}
-        self.routes: dict[Hashable, Route] = {}
+        self.routes = RouteTable()
         self.foreign_routes: dict[Hashable, tuple[Route, str]] = {}
         self.sysctls: dict[str, str] = dict(SYSCTLS)
         self._lost = lost
@@ -135,7 +155,9 @@ class Tables:
             case NextHop():
                 if self.next_hops.pop(item.key, None) is not None:
                     # Its routes go with it, silently (net/ipv4/nexthop.c, remove_nexthop).
-                    _drop(self.routes, lambda route: route.next_hop == item.id)
+                    if self.routes.over[item.id]:
+                        _drop(self.routes, lambda route: route.next_hop == item.id)
+                    del self.routes.over[item.id]
                     self._lost()
             case Route():
                 there_route = self.routes.get(item.key)
