@@ -19,6 +19,12 @@ pub trait Address: Copy + Ord + fmt::Debug {
 pub trait Packed<A: Address>: Copy {
     /// The address as a number.
     fn bits(self) -> A::Bits;
+
+    /// Byte `at`, counted from the first.
+    #[inline]
+    fn byte(&self, at: u8) -> u8 {
+        self.bits().byte(at)
+    }
 }
 
 /// The bits of an address. Bit 0 is the first, the most significant one.
@@ -57,8 +63,28 @@ pub trait Bits:
     }
 }
 
+/// The 64 bits of `bits` from bit `from` on, zeros behind the last. What the table walks goes through here in one word, since a
+/// shift of 128 bits takes as many instructions as all the rest of a step.
+#[inline]
+const fn word_of_32(bits: u32, from: u8) -> u64 {
+    ((bits as u64) << 32).wrapping_shl(from as u32)
+}
+
+/// As above.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+const fn word_of_128(bits: u128, from: u8) -> u64 {
+    let (high, low, from) = ((bits >> 64) as u64, bits as u64, from as u32);
+    match from {
+        0 => high,
+        1..64 => high << from | low >> (64 - from),
+        64..128 => low << (from - 64),
+        _ => 0,
+    }
+}
+
 macro_rules! address {
-    ($address:ty, $bits:ty) => {
+    ($address:ty, $bits:ty, $word:ident) => {
         impl Bits for $bits {
             const ZERO: Self = 0;
             const MAX: Self = Self::MAX;
@@ -80,8 +106,7 @@ macro_rules! address {
             #[allow(clippy::cast_possible_truncation, reason = "32 bits at most")]
             fn field(self, from: u8, count: u8) -> usize {
                 // In two steps, since a shift by all bits is none.
-                let shifted = self.wrapping_shl(u32::from(from)) >> 1;
-                shifted.wrapping_shr(Self::BITS - 1 - u32::from(count)) as usize
+                ($word(self, from) >> 1 >> (63 - u32::from(count))) as usize
             }
 
             #[inline]
@@ -94,7 +119,7 @@ macro_rules! address {
             #[inline]
             #[allow(clippy::cast_possible_truncation, reason = "the byte is wanted")]
             fn byte(self, at: u8) -> u8 {
-                self.wrapping_shr(Self::BITS - 8 - 8 * u32::from(at)) as u8
+                ($word(self, 8 * at) >> 56) as u8
             }
 
             #[inline]
@@ -141,12 +166,17 @@ macro_rules! address {
             fn bits(self) -> $bits {
                 <$bits>::from_be_bytes(self)
             }
+
+            #[inline]
+            fn byte(&self, at: u8) -> u8 {
+                self[usize::from(at)]
+            }
         }
     };
 }
 
-address!(Ipv4Addr, u32);
-address!(Ipv6Addr, u128);
+address!(Ipv4Addr, u32, word_of_32);
+address!(Ipv6Addr, u128, word_of_128);
 
 #[cfg(test)]
 mod tests {

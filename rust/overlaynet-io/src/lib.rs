@@ -1,6 +1,6 @@
 //! The TUN device, UDP sockets and the pump that carries packets between them (Linux).
 //!
-//! `unsafe` stands in [`tun`], [`tap`], [`udp`] and [`traffic`], around system calls, and in [`summing`] and [`cpu`], which call
+//! `unsafe` stands in [`tun`], [`tap`], [`udp`], [`traffic`] and [`pages`], around system calls, and in [`summing`] and [`cpu`], which call
 //! what is compiled for a processor that is there, each with its reason.
 pub mod cpu;
 pub mod engine;
@@ -8,6 +8,7 @@ pub mod live;
 pub mod memory;
 pub mod offload;
 pub mod outbox;
+pub mod pages;
 pub mod port;
 pub mod proof;
 pub mod pump;

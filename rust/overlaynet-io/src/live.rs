@@ -18,8 +18,8 @@ use overlaynet_core::address::Packed;
 use overlaynet_core::prefix::{Ipv4Prefix, Ipv6Prefix, Prefix};
 use overlaynet_core::table::{Lookup, NO_SLOT, PrefixTable};
 
-use crate::cpu;
 use crate::seats::{Clock, Seat};
+use crate::{cpu, pages};
 
 /// After how many things that were taken out of use the writer looks at the seats: often enough that memory is warm when it is used
 /// again, seldom enough that a fence and some cache misses do not count.
@@ -139,6 +139,7 @@ impl<P: Prefix> LiveTable<P> {
     fn changed(&mut self) {
         if !std::ptr::eq(self.table.as_lookup(), &*self.published) {
             let lookup = self.table.share();
+            lookup.memory().into_iter().for_each(pages::advise);
             self.published = Arc::clone(&lookup);
             self.shared.lookup.store(lookup);
             self.shared.generation.fetch_add(1, Ordering::Release);
@@ -185,6 +186,7 @@ impl<P: Prefix> FromIterator<(P, u32)> for LiveTable<P> {
             }
         }
         let published = table.share();
+        pages::advise_table(&table);
         Self {
             table,
             shared: Arc::new(Published {

@@ -1,8 +1,9 @@
 //! The entries of a table by slot, and which prefix directly covers which.
 use alloc::vec::Vec;
 use core::num::NonZeroU8;
+use core::ops::Range;
 
-use super::lookup::{BitsOf, NO_SLOT};
+use super::lookup::{BitsOf, NO_SLOT, range};
 use crate::address::Address;
 use crate::prefix::Prefix;
 
@@ -141,6 +142,11 @@ impl<P: Prefix, T> Entries<P, T> {
             self.set_parent(slot, above.last().map_or(NO_SLOT, |&(outer, _)| outer));
             above.push((slot, prefix));
         }
+    }
+
+    /// Where they lie.
+    pub(super) fn memory(&self) -> Range<*const u8> {
+        range(&self.slots)
     }
 
     /// The room they take, in bytes.

@@ -5,6 +5,7 @@
 //! complete, and a block never changes in a way that a reader could see half of.
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::address::{Bits, Packed};
@@ -18,6 +19,17 @@ pub(super) const NODE: u32 = 0x8000_0000;
 
 /// Words of a node before its values: a map of 256 bits, then the runs before each eighth of it, a byte each.
 pub(super) const HEADER: usize = 10;
+
+/// Words of a node before its first value's: runs are counted from one.
+const BEFORE_VALUES: u32 = 9;
+const _: () = assert!(HEADER == 1 + BEFORE_VALUES as usize);
+
+/// How many addresses of a batch go down together: more lines of memory than the processor waits for at once, so that their number
+/// is its own.
+const LANES: usize = 32;
+
+/// From how many bytes of nodes on they do. Smaller tables stay in the caches next to the processor, where it is not worth its steps.
+const STAGED_FROM_BYTES: usize = 1 << 16;
 
 /// Where in a node those bytes are.
 const RANKS: usize = 8;
@@ -84,9 +96,58 @@ impl<P: Prefix> Lookup<P> {
     /// Inlined into its caller, so that it is compiled for the processor that the caller is compiled for.
     #[inline(always)]
     pub fn slots<A: Packed<P::Address>>(&self, addresses: &[A], slots: &mut [u32]) {
-        for (address, slot) in addresses.iter().zip(slots) {
-            *slot = self.find(address.bits());
+        if size_of_val(&*self.words) < STAGED_FROM_BYTES {
+            for (address, slot) in addresses.iter().zip(slots) {
+                *slot = self.find(address.bits());
+            }
+            return;
         }
+        for (addresses, slots) in addresses.chunks(LANES).zip(slots.chunks_mut(LANES)) {
+            self.staged(addresses, slots);
+        }
+    }
+
+    /// The same for at most [`LANES`] addresses, which go down together: each step reads a word for every address before the next
+    /// step reads what these lead to, so that the processor waits for many lines of memory at once, and no branch hangs on a line
+    /// that has not come.
+    #[inline(always)]
+    fn staged<A: Packed<P::Address>>(&self, addresses: &[A], slots: &mut [u32]) {
+        let mut left = [0_u8; LANES];
+        let mut places = [0_u32; LANES];
+        let outside = self.outside.load(Ordering::Acquire);
+        let mut count = 0;
+        for (lane, (address, slot)) in (0_u8..).zip(addresses.iter().zip(&mut *slots)) {
+            let bits = address.bits();
+            let inside = (bits ^ self.shape.window) & self.mask == BitsOf::<P>::ZERO;
+            let word = self.root[self.shape.root_index(bits)].load(Ordering::Acquire);
+            let word = if inside { word } else { outside };
+            *slot = word;
+            left[count] = lane;
+            count += usize::from(word & NODE != 0);
+        }
+        let mut at = self.shape.depth / 8;
+        while count > 0 {
+            for (&lane, place) in left[..count].iter().zip(&mut places) {
+                let lane = usize::from(lane);
+                *place = self.place(slots[lane], addresses[lane].byte(at));
+            }
+            let mut next = 0;
+            for (step, place) in places[..count].iter().enumerate() {
+                let lane = left[step];
+                let word = self.words[*place as usize].load(Ordering::Acquire);
+                slots[usize::from(lane)] = word;
+                left[next] = lane;
+                next += usize::from(word & NODE != 0);
+            }
+            count = next;
+            at += 1;
+        }
+    }
+
+    /// Where the memory that lookups read lies, for advice to the system about it.
+    #[must_use]
+    pub fn memory(&self) -> [Range<*const u8>; 2] {
+        [range(&self.root), range(&self.words)]
     }
 
     /// How many bytes it takes.
@@ -112,6 +173,12 @@ impl<P: Prefix> Lookup<P> {
     /// The word of the run that holds `index`.
     #[inline(always)]
     fn below(&self, node: u32, index: u8) -> u32 {
+        self.words[self.place(node, index) as usize].load(Ordering::Acquire)
+    }
+
+    /// Where that word is.
+    #[inline(always)]
+    fn place(&self, node: u32, index: u8) -> u32 {
         let start = (node ^ NODE) as usize;
         let header = &self.words[start..start + HEADER];
         let (eighth, bit) = (usize::from(index >> 5), u32::from(index & 31));
@@ -119,7 +186,7 @@ impl<P: Prefix> Lookup<P> {
         let ranks = header[RANKS + eighth / 4].load(Ordering::Relaxed);
         let before = ranks >> (8 * (eighth & 3)) & 0xff;
         let run = before + (map << (31 - bit)).count_ones();
-        self.words[start + HEADER - 1 + run as usize].load(Ordering::Acquire)
+        (node ^ NODE) + BEFORE_VALUES + run
     }
 
     pub(super) const fn shape(&self) -> &Shape<BitsOf<P>> {
@@ -262,6 +329,12 @@ impl<P: Prefix> Lookup<P> {
         }
         (word, first)
     }
+}
+
+/// Where `items` lie.
+pub(super) fn range<T>(items: &[T]) -> Range<*const u8> {
+    let Range { start, end } = items.as_ptr_range();
+    start.cast()..end.cast()
 }
 
 /// Where a node's runs start: a bit for each of its 256 places. The first is always set.

@@ -55,6 +55,7 @@ mod paint;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::{fmt, mem};
 
 use crate::address::{Address, Packed};
@@ -131,6 +132,50 @@ impl<P: Prefix, T> PrefixTable<P, T> {
             self.build_with(&[slot]);
         }
         None
+    }
+
+    /// The same for entries that come in the order of their prefixes; of equal ones the last one's value stays. Many are built into
+    /// the table as a whole. `told` hears the slot of each.
+    ///
+    /// # Panics
+    /// If they are not in order, or there are 2^31 prefixes.
+    pub fn extend_in_order<I>(&mut self, entries: I, mut told: impl FnMut(u32))
+    where
+        I: IntoIterator<Item = (P, T), IntoIter: ExactSizeIterator>,
+    {
+        let entries = entries.into_iter();
+        if self.is_empty() {
+            self.entries.reserve(entries.len());
+        }
+        let one_by_one = entries.len() <= self.len() / 16;
+        let built = !self.is_empty();
+        let mut new: Vec<u32> = Vec::with_capacity(if one_by_one { 0 } else { entries.len() });
+        let mut last: Option<(P, u32)> = None;
+        for (prefix, value) in entries {
+            let known = match last {
+                Some((before, slot)) if before == prefix => Some(slot),
+                Some((before, _)) if before > prefix => panic!("entries come in the order of their prefixes"),
+                _ if built => self.slot(&prefix),
+                _ => None,
+            };
+            let slot = if let Some(slot) = known {
+                drop(self.entries.value_mut(slot).map(|old| mem::replace(old, value)));
+                slot
+            } else if one_by_one {
+                let slot = self.next_slot();
+                self.insert(prefix, value);
+                slot
+            } else {
+                let slot = self.entries.add(prefix, value, NO_SLOT);
+                new.push(slot);
+                slot
+            };
+            last = Some((prefix, slot));
+            told(slot);
+        }
+        if !new.is_empty() {
+            self.build_with(&new);
+        }
     }
 
     /// The value of exactly `prefix`, which is no longer in the table.
@@ -240,6 +285,13 @@ impl<P: Prefix, T> PrefixTable<P, T> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.blocks.lookup.bytes() + self.entries.bytes()
+    }
+
+    /// Where the table lies, without what values own elsewhere, for advice to the system about its memory: what lookups read first.
+    #[must_use]
+    pub fn memory(&self) -> [Range<*const u8>; 3] {
+        let [root, nodes] = self.blocks.lookup.memory();
+        [root, nodes, self.entries.memory()]
     }
 
     /// What lookups read, alone.
@@ -360,31 +412,11 @@ impl<P: Prefix, T> FromIterator<(P, T)> for PrefixTable<P, T> {
 impl<P: Prefix, T> Extend<(P, T)> for PrefixTable<P, T> {
     fn extend<I: IntoIterator<Item = (P, T)>>(&mut self, entries: I) {
         let mut new: Vec<(P, T)> = entries.into_iter().collect();
-        if new.len() <= self.len() / 16 {
-            for (prefix, value) in new {
-                self.insert(prefix, value);
-            }
-            return;
-        }
-        if !new.is_sorted_by(|a, b| a.0 < b.0) {
+        if !new.is_sorted_by(|a, b| a.0 <= b.0) {
             // The sort is stable, so the last of equal prefixes is the one that was given last.
             new.sort_by_key(|entry| entry.0);
         }
-        if self.is_empty() {
-            self.entries.reserve(new.len());
-        }
-        let mut slots: Vec<u32> = Vec::with_capacity(new.len());
-        for (prefix, value) in new {
-            let last = slots
-                .last()
-                .copied()
-                .filter(|&slot| self.entries.prefix(slot) == Some(prefix));
-            match last.or_else(|| self.slot(&prefix)) {
-                Some(slot) => drop(self.entries.value_mut(slot).map(|old| mem::replace(old, value))),
-                None => slots.push(self.entries.add(prefix, value, NO_SLOT)),
-            }
-        }
-        self.build_with(&slots);
+        self.extend_in_order(new, |_| ());
     }
 }
 

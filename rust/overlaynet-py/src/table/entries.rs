@@ -2,6 +2,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use overlaynet_core::table::PrefixTable as Table;
+use overlaynet_io::pages;
 use pyo3::prelude::*;
 use pyo3::sync::RwLockExt;
 use pyo3::types::PyInt;
@@ -30,15 +31,23 @@ impl Value {
             number,
         }
     }
+
+    /// The same of a number, if it is one of those.
+    pub(super) fn of_number(number: u64) -> Option<Self> {
+        let number = u32::try_from(number).ok().filter(|&number| number != NO_NUMBER)?;
+        Some(Self { object: None, number })
+    }
 }
 
 /// Prefixes and objects. Nothing here lets go of an object: what leaves the table is handed to the caller, who drops it after
 /// the lock was released, since that may run any code.
 pub(super) struct Entries<P: Family> {
-    /// Each entry's value is its slot.
-    table: Table<P, u32>,
+    table: Table<P, ()>,
+    /// By slot. Shorter than `numbers` as long as all behind are numbers.
     objects: Vec<Option<Py<PyAny>>>,
     numbers: Vec<u32>,
+    /// Where what lookups read was when the system was last told of it.
+    advised: usize,
 }
 
 impl<P: Family> Entries<P> {
@@ -47,6 +56,7 @@ impl<P: Family> Entries<P> {
             table: Table::new(),
             objects: Vec::new(),
             numbers: Vec::new(),
+            advised: 0,
         }
     }
 
@@ -54,7 +64,7 @@ impl<P: Family> Entries<P> {
         self.table.len()
     }
 
-    pub(super) const fn table(&self) -> &Table<P, u32> {
+    pub(super) const fn table(&self) -> &Table<P, ()> {
         &self.table
     }
 
@@ -96,11 +106,13 @@ impl<P: Family> Entries<P> {
     }
 
     pub(super) fn covering(&self, py: Python<'_>, prefix: P) -> Vec<(P, Py<PyAny>)> {
-        self.with_values(py, self.table.covering(prefix)).collect()
+        let entries = self.table.covering(prefix).map(|(prefix, ())| prefix);
+        self.with_values(py, entries).collect()
     }
 
     pub(super) fn covered(&self, py: Python<'_>, prefix: P) -> Vec<(P, Py<PyAny>)> {
-        self.with_values(py, self.table.covered(prefix)).collect()
+        let entries = self.table.covered(prefix).map(|(prefix, ())| prefix);
+        self.with_values(py, entries).collect()
     }
 
     pub(super) fn overlaps(&self, prefix: P) -> bool {
@@ -108,32 +120,31 @@ impl<P: Family> Entries<P> {
     }
 
     pub(super) fn iter(&self, py: Python<'_>) -> impl Iterator<Item = (P, Py<PyAny>)> {
-        self.with_values(py, self.table.iter())
+        self.with_values(py, self.prefixes())
     }
 
     pub(super) fn prefixes(&self) -> impl Iterator<Item = P> {
-        self.table.iter().map(|(prefix, _)| prefix)
+        self.table.iter().map(|(prefix, ())| prefix)
     }
 
-    fn with_values<'a>(
-        &'a self,
+    fn with_values(
+        &self,
         py: Python<'_>,
-        entries: impl Iterator<Item = (P, &'a u32)>,
+        prefixes: impl Iterator<Item = P>,
     ) -> impl Iterator<Item = (P, Py<PyAny>)> {
-        entries.filter_map(move |(prefix, &slot)| Some((prefix, self.value(py, slot)?)))
+        prefixes.filter_map(move |prefix| Some((prefix, self.value(py, self.table.slot(&prefix)?)?)))
     }
 
     /// The object that `prefix` had before, if it had one.
     pub(super) fn insert(&mut self, prefix: P, value: Value) -> Option<Py<PyAny>> {
-        let next = self.table.next_slot();
-        let slot = match self.table.insert(prefix, next) {
-            None => next,
-            Some(slot) => {
-                self.place(prefix, slot);
-                slot
-            }
-        };
-        self.put(slot, value)
+        let slot = self.table.slot(&prefix).unwrap_or_else(|| {
+            let slot = self.table.next_slot();
+            self.table.insert(prefix, ());
+            slot
+        });
+        let replaced = self.put(slot, value);
+        self.advise();
+        replaced
     }
 
     /// The objects that were replaced. Of equal prefixes the last one stays.
@@ -142,35 +153,47 @@ impl<P: Family> Entries<P> {
             // Stable; and what lies beside one another is found in the caches.
             entries.sort_by_key(|entry| entry.0);
         }
-        self.table.extend(entries.iter().map(|&(prefix, _)| (prefix, 0)));
-        let mut replaced = Vec::new();
-        for (prefix, value) in entries {
-            if let Some(slot) = self.table.slot(&prefix) {
-                self.place(prefix, slot);
-                replaced.extend(self.put(slot, value));
-            }
-        }
+        let mut slots = Vec::with_capacity(entries.len());
+        let prefixes = entries.iter().map(|&(prefix, _)| (prefix, ()));
+        self.table.extend_in_order(prefixes, |slot| slots.push(slot));
+        self.numbers
+            .reserve(self.table.len().saturating_sub(self.numbers.len()));
+        let values = entries.into_iter().map(|(_, value)| value);
+        let replaced = slots
+            .into_iter()
+            .zip(values)
+            .filter_map(|(slot, value)| self.put(slot, value));
+        let replaced = replaced.collect();
+        self.advise();
         replaced
-    }
-
-    fn place(&mut self, prefix: P, slot: u32) {
-        if let Some(place) = self.table.get_mut(&prefix) {
-            *place = slot;
-        }
     }
 
     fn put(&mut self, slot: u32, value: Value) -> Option<Py<PyAny>> {
         let at = slot as usize;
-        if at >= self.objects.len() {
-            self.objects.resize_with(at + 1, || None);
+        if at >= self.numbers.len() {
             self.numbers.resize(at + 1, NO_NUMBER);
         }
         self.numbers[at] = value.number;
-        core::mem::replace(&mut self.objects[at], value.object)
+        if value.object.is_some() && at >= self.objects.len() {
+            self.objects.resize_with(at + 1, || None);
+        }
+        core::mem::replace(self.objects.get_mut(at)?, value.object)
+    }
+
+    /// Has large tables on huge pages: whenever the table has moved to other memory, and so have its numbers, which grow with it.
+    fn advise(&mut self) {
+        let lookup = core::ptr::from_ref(self.table.as_lookup()).addr();
+        if lookup != self.advised {
+            self.advised = lookup;
+            pages::advise_table(&self.table);
+            let numbers = self.numbers.as_ptr_range();
+            pages::advise(numbers.start.cast()..numbers.end.cast());
+        }
     }
 
     pub(super) fn remove(&mut self, py: Python<'_>, prefix: &P) -> Option<Py<PyAny>> {
-        let slot = self.table.remove(prefix)?;
+        let slot = self.table.slot(prefix)?;
+        self.table.remove(prefix);
         let at = slot as usize;
         match core::mem::replace(self.numbers.get_mut(at)?, NO_NUMBER) {
             NO_NUMBER => self.objects.get_mut(at)?.take(),

@@ -1,13 +1,17 @@
 //! Entries for a table out of Python values, all of them read before one is inserted.
 use overlaynet_core::prefix::{Ipv4Prefix, Ipv6Prefix};
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
+use pyo3::types::{
+    PyBytes, PyDict, PyInt, PyIterator, PyList, PyMemoryView, PyRange, PyRangeMethods, PyString, PyTuple,
+    list::BoundListIterator,
+};
 
 use super::entries::Value;
 use super::{Families, PrefixTable};
-use crate::buffer;
+use crate::buffer::{self, Content};
 use crate::prefix::{self, Family};
 
 /// How many items are read between two looks at signals.
@@ -112,38 +116,63 @@ impl Gathered {
 
     /// Keys, or rows of packed prefixes one behind the other, and a value for each.
     pub(super) fn columns(&mut self, prefixes: &Bound<'_, PyAny>, values: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = prefixes.py();
-        let values = values_of(values)?;
+        let values = Values::of(values)?;
         if prefixes.is_instance_of::<PyString>() {
             return Err(PyTypeError::new_err(
                 "prefixes: want many of them, or packed ones; not one str",
             ));
         }
-        let Some(bytes) = packed_rows(prefixes)? else {
-            let mut values = values.try_iter()?;
-            let mut missing = 0;
-            for key in prefixes.try_iter()? {
-                match values.next() {
-                    Some(value) => self.push(&key?, value?)?,
-                    None => missing += 1,
-                }
-            }
-            return self.all_have_values(missing, values.count());
-        };
-        match self.family {
-            None => Err(PyValueError::new_err(
-                "packed prefixes do not say of which family they are: the table must, by family=",
-            )),
-            Some(4) => self.rows(py, &bytes, &values, |gathered| &mut gathered.v4),
-            Some(_) => self.rows(py, &bytes, &values, |gathered| &mut gathered.v6),
+        if let Some(bytes) = packed_rows(prefixes)? {
+            return match self.family {
+                None => Err(PyValueError::new_err(
+                    "packed prefixes do not say of which family they are: the table must, by family=",
+                )),
+                Some(4) => self.rows(prefixes.py(), &bytes, values, |gathered| &mut gathered.v4),
+                Some(_) => self.rows(prefixes.py(), &bytes, values, |gathered| &mut gathered.v6),
+            };
         }
+        let mut keys = Items::of(prefixes)?.peekable();
+        let family = match (self.family, keys.peek()) {
+            (Some(family), _) => family,
+            (None, Some(Ok(first))) => prefix::version_of(first)?,
+            (None, _) => 4,
+        };
+        if family == 4 {
+            self.keys(keys, values, |gathered| &mut gathered.v4)?;
+        } else {
+            self.keys(keys, values, |gathered| &mut gathered.v6)?;
+        }
+        if self.v4.len() + self.v6.len() > 0 {
+            self.family = Some(family);
+        }
+        Ok(())
+    }
+
+    fn keys<'py, P: Family>(
+        &mut self,
+        mut keys: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>,
+        mut values: Values<'py>,
+        part: fn(&mut Self) -> &mut Vec<(P, Value)>,
+    ) -> PyResult<()> {
+        part(self).reserve(keys.size_hint().0);
+        let mut missing = 0;
+        while let Some(key) = keys.next().transpose()? {
+            self.count(key.py())?;
+            let Some(value) = values.next().transpose()? else {
+                missing = 1 + keys.count();
+                break;
+            };
+            let prefix = prefix::prefix::<P>(&key, self.strict)?;
+            part(self).push((prefix, value));
+        }
+        self.all_have_values(missing, values.count())
     }
 
     fn rows<P: Family>(
         &mut self,
         py: Python<'_>,
         bytes: &[u8],
-        values: &Bound<'_, PyAny>,
+        mut values: Values<'_>,
         part: fn(&mut Self) -> &mut Vec<(P, Value)>,
     ) -> PyResult<()> {
         let row_bytes = P::BYTES + 1;
@@ -155,12 +184,10 @@ impl Gathered {
             )));
         }
         part(self).reserve(bytes.len() / row_bytes);
-        let mut values = values.try_iter()?;
-        let mut rows = bytes.chunks_exact(row_bytes);
-        for (row, value) in rows.by_ref().zip(values.by_ref()) {
+        for (row, value) in bytes.chunks_exact(row_bytes).zip(values.by_ref()) {
             self.count(py)?;
             let prefix = prefix::of_row(py, row, self.strict)?;
-            part(self).push((prefix, Value::of(value?)));
+            part(self).push((prefix, value?));
         }
         let missing = bytes.len() / row_bytes - part(self).len();
         self.all_have_values(missing, values.count())
@@ -201,19 +228,131 @@ fn two_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'
     }
 }
 
-/// The values one by one; those of an array as plain numbers, not as the array's own kind of them.
-fn values_of<'py>(values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    if values.is_exact_instance_of::<PyList>() || values.is_instance_of::<PyBytes>() {
-        return Ok(values.clone());
+/// The items of a list, which is read in place, or of anything that can be iterated over.
+enum Items<'py> {
+    List(BoundListIterator<'py>),
+    Any(Bound<'py, PyIterator>),
+}
+
+impl<'py> Items<'py> {
+    fn of(items: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(match items.cast_exact::<PyList>() {
+            Ok(list) => Self::List(list.iter()),
+            Err(_) => Self::Any(items.try_iter()?),
+        })
     }
-    match PyMemoryView::from(values) {
-        Ok(view) => view.call_method0(intern!(values.py(), "tolist")),
-        Err(_) => Ok(values.clone()),
+}
+
+impl<'py> Iterator for Items<'py> {
+    type Item = PyResult<Bound<'py, PyAny>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::List(items) => items.next().map(Ok),
+            Self::Any(items) => items.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::List(items) => items.size_hint(),
+            Self::Any(_) => (0, None),
+        }
+    }
+}
+
+/// Values one by one. Those of a range and of an array of unsigned numbers never become objects.
+enum Values<'py> {
+    Range {
+        next: isize,
+        step: isize,
+        left: usize,
+        py: Python<'py>,
+    },
+    Numbers {
+        bytes: Content,
+        item_bytes: usize,
+        at: usize,
+        py: Python<'py>,
+    },
+    Items(Items<'py>),
+}
+
+impl<'py> Values<'py> {
+    fn of(values: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = values.py();
+        if let Ok(range) = values.cast_exact::<PyRange>()
+            && let (Ok(next), Ok(step), Ok(left)) = (range.start(), range.step(), range.len())
+        {
+            return Ok(Self::Range { next, step, left, py });
+        }
+        if values.is_exact_instance_of::<PyList>() || values.is_instance_of::<PyBytes>() {
+            return Ok(Self::Items(Items::of(values)?));
+        }
+        let Ok(view) = PyMemoryView::from(values) else {
+            return Ok(Self::Items(Items::of(values)?));
+        };
+        let buffer = PyUntypedBuffer::get(&view)?;
+        if let b"B" | b"H" | b"I" | b"L" | b"Q" = buffer.format().to_bytes()
+            && buffer.dimensions() == 1
+        {
+            let (item_bytes, at) = (buffer.item_size(), 0);
+            let bytes = buffer::content(&view)?;
+            return Ok(Self::Numbers {
+                bytes,
+                item_bytes,
+                at,
+                py,
+            });
+        }
+        // As plain numbers, not as the array's own kind of them.
+        let list = view.call_method0(intern!(py, "tolist"))?;
+        Ok(Self::Items(Items::of(&list)?))
+    }
+}
+
+impl Iterator for Values<'_> {
+    type Item = PyResult<Value>;
+
+    #[inline]
+    fn next(&mut self) -> Option<PyResult<Value>> {
+        match self {
+            Self::Range { next, step, left, py } => {
+                *left = left.checked_sub(1)?;
+                let number = *next;
+                *next = number.wrapping_add(*step);
+                let small = u64::try_from(number).ok().and_then(Value::of_number);
+                Some(Ok(
+                    small.unwrap_or_else(|| Value::of(PyInt::new(*py, number).into_any()))
+                ))
+            }
+            Self::Numbers {
+                bytes,
+                item_bytes,
+                at,
+                py,
+            } => {
+                let item = bytes.get(*at..*at + *item_bytes)?;
+                *at += *item_bytes;
+                let number = match *item {
+                    [a] => a.into(),
+                    [a, b] => u16::from_ne_bytes([a, b]).into(),
+                    [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]).into(),
+                    _ => u64::from_ne_bytes(item.try_into().ok()?),
+                };
+                let small = Value::of_number(number);
+                Some(Ok(
+                    small.unwrap_or_else(|| Value::of(PyInt::new(*py, number).into_any()))
+                ))
+            }
+            Self::Items(items) => items.next().map(|item| item.map(Value::of)),
+        }
     }
 }
 
 /// The content of `prefixes`, if it is a buffer.
-fn packed_rows(prefixes: &Bound<'_, PyAny>) -> PyResult<Option<buffer::Content>> {
+fn packed_rows(prefixes: &Bound<'_, PyAny>) -> PyResult<Option<Content>> {
     if prefixes.is_exact_instance_of::<PyList>() || prefixes.is_exact_instance_of::<PyTuple>() {
         return Ok(None);
     }

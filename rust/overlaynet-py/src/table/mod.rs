@@ -5,8 +5,10 @@
 //!
 //! The lock is held only while the table itself is read or changed, never while Python code could run: keys are read before it
 //! is taken, and objects that leave the table are dropped after it is released.
+mod answers;
 mod batch;
 mod entries;
+mod families;
 mod gather;
 mod iter;
 mod sets;
@@ -14,16 +16,18 @@ mod sets;
 use std::sync::OnceLock;
 
 use overlaynet_core::prefix::{Ipv4Prefix, Ipv6Prefix};
-use pyo3::exceptions::{PyIndexError, PyKeyError, PyNotImplementedError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyKeyError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use pyo3::{IntoPyObjectExt, PyTraverseError, PyVisit, intern};
+use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::{PyTraverseError, PyVisit, intern};
 
-use crate::prefix::{self, Family, Key};
+use crate::prefix::{self, Key};
+use answers::{Entry, entry, list, looked_up, no_family, shown, state};
 use batch::Answer;
-use entries::{Locked, Value};
-use gather::Gathered;
-use iter::{Prefixes, TableIterator, What};
+use entries::Value;
+use families::{Families, of_family};
+use iter::{TableIterator, What};
+use sets::Mapping;
 
 /// A mapping from IP prefixes of one family to objects, with longest-prefix match.
 #[pyclass(frozen, generic, mapping, weakref, module = "overlaynet.prefixes")]
@@ -32,24 +36,6 @@ pub(crate) struct PrefixTable {
     families: OnceLock<Families>,
     strict: bool,
 }
-
-enum Families {
-    V4(Locked<Ipv4Prefix>),
-    V6(Locked<Ipv6Prefix>),
-}
-
-/// The same expression over the table of either family, or another while there is none.
-macro_rules! of_family {
-    ($table:expr, $locked:ident => $expression:expr, else $missing:expr) => {
-        match $table.families.get() {
-            Some(Families::V4($locked)) => $expression,
-            Some(Families::V6($locked)) => $expression,
-            None => $missing,
-        }
-    };
-}
-
-type Entry<'py> = (Bound<'py, PyAny>, Py<PyAny>);
 
 /// An argument that may be left out, and may be None.
 enum OrElse {
@@ -62,163 +48,6 @@ impl<'py> FromPyObject<'_, 'py> for OrElse {
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         Ok(Self::Given(value.to_owned().unbind()))
-    }
-}
-
-impl PrefixTable {
-    const fn open(strict: bool) -> Self {
-        Self {
-            families: OnceLock::new(),
-            strict,
-        }
-    }
-
-    /// The table's entries; None while the family is open.
-    fn families(&self) -> Option<&Families> {
-        self.families.get()
-    }
-
-    fn decided(&self, family: u8) -> &Families {
-        self.families.get_or_init(|| match family {
-            4 => Families::V4(Locked::new()),
-            _ => Families::V6(Locked::new()),
-        })
-    }
-
-    /// PrefixError or TypeError unless `key` is one of either family.
-    fn check(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
-        if prefix::version_of(key)? == 4 {
-            prefix::key::<Ipv4Prefix>(key, self.strict).map(drop)
-        } else {
-            prefix::key::<Ipv6Prefix>(key, self.strict).map(drop)
-        }
-    }
-
-    #[inline]
-    fn find(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        of_family!(self, table => table.find(key, self.strict), else self.check(key).map(|()| None))
-    }
-
-    fn insert(&self, key: &Bound<'_, PyAny>, value: Bound<'_, PyAny>) -> PyResult<()> {
-        let py = key.py();
-        if self.families.get().is_none() {
-            // A key that is refused leaves the family open.
-            let family = prefix::version_of(key)?;
-            if family == 4 {
-                prefix::prefix::<Ipv4Prefix>(key, self.strict)?;
-            } else {
-                prefix::prefix::<Ipv6Prefix>(key, self.strict)?;
-            }
-            self.decided(family);
-        }
-        let replaced = of_family!(self, table => {
-            let key = prefix::prefix(key, self.strict)?;
-            table.write(py).insert(key, Value::of(value))
-        }, else None);
-        drop(replaced);
-        Ok(())
-    }
-
-    fn remove(&self, key: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        let py = key.py();
-        of_family!(self, table => {
-            let key = prefix::prefix(key, self.strict)?;
-            Ok(table.write(py).remove(py, &key))
-        }, else self.check(key).map(|()| None))
-    }
-
-    fn gathered(&self) -> Gathered {
-        Gathered::new(self.family(), self.strict)
-    }
-
-    fn take_in(&self, py: Python<'_>, gathered: Gathered) -> PyResult<()> {
-        let Some(family) = gathered.family else {
-            return Ok(());
-        };
-        match self.decided(family) {
-            Families::V4(table) if family == 4 => table.extend(py, gathered.v4),
-            Families::V6(table) if family == 6 => table.extend(py, gathered.v6),
-            // Another thread was the first to say which family.
-            _ => {
-                return Err(PyValueError::new_err(format!(
-                    "IPv{family} prefixes: another thread has made this a table of IPv{}",
-                    10 - family
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn of_entries<P: Family>(&self, py: Python<'_>, entries: Vec<(P, Value)>) -> Self
-    where
-        Families: From<Locked<P>>,
-    {
-        let table = Locked::new();
-        table.extend(py, entries);
-        Self {
-            families: OnceLock::from(Families::from(table)),
-            strict: self.strict,
-        }
-    }
-
-    /// A table of this one's entries whose prefixes are in `other`, or are not.
-    fn chosen(&self, py: Python<'_>, other: &Self, inside: bool) -> Self {
-        match (self.families.get(), other.families.get()) {
-            (Some(Families::V4(table)), Some(Families::V4(other))) => {
-                let entries = table.snapshot(py);
-                let chosen = sets::chosen(py, entries, &other.read(py), inside);
-                self.of_entries(py, chosen)
-            }
-            (Some(Families::V6(table)), Some(Families::V6(other))) => {
-                let entries = table.snapshot(py);
-                let chosen = sets::chosen(py, entries, &other.read(py), inside);
-                self.of_entries(py, chosen)
-            }
-            _ if inside => Self {
-                families: OnceLock::new(),
-                strict: self.strict,
-            },
-            _ => self.copy(py),
-        }
-    }
-
-    fn iterator(&self, py: Python<'_>, what: What, reversed: bool) -> TableIterator {
-        let (prefixes, objects) = match self.families.get() {
-            Some(Families::V4(table)) => {
-                let (prefixes, objects) = parts(py, table, what);
-                (Prefixes::V4(prefixes), objects)
-            }
-            Some(Families::V6(table)) => {
-                let (prefixes, objects) = parts(py, table, what);
-                (Prefixes::V6(prefixes), objects)
-            }
-            None => (Prefixes::V4(Vec::new()), Vec::new()),
-        };
-        TableIterator::new(what, prefixes, objects, reversed)
-    }
-
-    fn keys_iterator<'py>(&self, py: Python<'py>, reversed: bool) -> PyResult<Bound<'py, TableIterator>> {
-        Bound::new(py, self.iterator(py, What::Keys, reversed))
-    }
-
-    /// The view of that name in `overlaynet.prefixes`.
-    fn view<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        slf.py()
-            .import(intern!(slf.py(), "overlaynet.prefixes"))?
-            .getattr(name)?
-            .call1((slf,))
-    }
-}
-
-impl From<Locked<Ipv4Prefix>> for Families {
-    fn from(table: Locked<Ipv4Prefix>) -> Self {
-        Self::V4(table)
-    }
-}
-
-impl From<Locked<Ipv6Prefix>> for Families {
-    fn from(table: Locked<Ipv6Prefix>) -> Self {
-        Self::V6(table)
     }
 }
 
@@ -454,100 +283,49 @@ impl PrefixTable {
         }, else self.check(prefix).map(|()| false))
     }
 
-    fn aggregate(&self, py: Python<'_>) -> PyResult<Self> {
-        Ok(match self.families.get() {
-            Some(Families::V4(table)) => self.of_entries(py, sets::aggregated(py, table.snapshot(py))?),
-            Some(Families::V6(table)) => self.of_entries(py, sets::aggregated(py, table.snapshot(py))?),
-            None => Self::open(self.strict),
-        })
+    #[pyo3(name = "aggregate")]
+    fn py_aggregate(&self, py: Python<'_>) -> PyResult<Self> {
+        self.aggregated(py)
     }
 
-    fn copy(&self, py: Python<'_>) -> Self {
-        let value = |object: Py<PyAny>| Value::of(object.into_bound(py));
-        match self.families.get() {
-            Some(Families::V4(table)) => {
-                let entries = table.snapshot(py).into_iter();
-                self.of_entries(
-                    py,
-                    entries.map(|(prefix, object)| (prefix, value(object))).collect(),
-                )
-            }
-            Some(Families::V6(table)) => {
-                let entries = table.snapshot(py).into_iter();
-                self.of_entries(
-                    py,
-                    entries.map(|(prefix, object)| (prefix, value(object))).collect(),
-                )
-            }
-            None => Self::open(self.strict),
-        }
+    #[pyo3(name = "copy")]
+    fn py_copy(&self, py: Python<'_>) -> Self {
+        self.copied(py)
     }
 
     fn __copy__(&self, py: Python<'_>) -> Self {
-        self.copy(py)
+        self.copied(py)
     }
 
-    fn __or__<'py>(&self, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = other.py();
-        if !is_mapping(other)? {
-            return Ok(py.NotImplemented().into_bound(py));
-        }
-        let union = self.copy(py);
-        union.update(py, other)?;
-        union.into_bound_py_any(py)
+    // An operand that is not of the type asked for makes the answer NotImplemented.
+
+    fn __or__(&self, other: Mapping<'_>) -> PyResult<Self> {
+        let union = self.copied(other.0.py());
+        union.update(other.0.py(), &other.0)?;
+        Ok(union)
     }
 
-    fn __ror__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = other.py();
-        if !is_mapping(other)? {
-            return Ok(py.NotImplemented().into_bound(py));
-        }
+    fn __ror__(slf: &Bound<'_, Self>, other: Mapping<'_>) -> PyResult<Self> {
         let union = Self::open(slf.get().strict);
-        union.update(py, other)?;
-        union.update(py, slf.as_any())?;
-        union.into_bound_py_any(py)
+        union.update(slf.py(), &other.0)?;
+        union.update(slf.py(), slf)?;
+        Ok(union)
     }
 
-    fn __ior__(&self, other: &Bound<'_, PyAny>) -> PyResult<()> {
-        if !is_mapping(other)? {
-            return Err(PyNotImplementedError::new_err("|=: want a mapping"));
-        }
-        self.update(other.py(), other)
+    fn __ior__(&self, other: Mapping<'_>) -> PyResult<()> {
+        self.update(other.0.py(), &other.0)
     }
 
-    fn __and__<'py>(&self, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = other.py();
-        match other.cast_exact::<Self>() {
-            Ok(other) => self.chosen(py, other.get(), true).into_bound_py_any(py),
-            Err(_) => Ok(py.NotImplemented().into_bound(py)),
-        }
+    fn __and__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> Self {
+        self.chosen(py, other.get(), true)
     }
 
-    fn __sub__<'py>(&self, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = other.py();
-        match other.cast_exact::<Self>() {
-            Ok(other) => self.chosen(py, other.get(), false).into_bound_py_any(py),
-            Err(_) => Ok(py.NotImplemented().into_bound(py)),
-        }
+    fn __sub__(&self, py: Python<'_>, other: &Bound<'_, Self>) -> Self {
+        self.chosen(py, other.get(), false)
     }
 
-    fn __eq__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        if slf.is(other) {
-            return true.into_bound_py_any(py);
-        }
-        if !is_mapping(other)? {
-            return Ok(py.NotImplemented().into_bound(py));
-        }
-        let lists = |table: &Bound<'py, PyAny>| {
-            let entries = PyDict::new(py);
-            for pair in table.call_method0(intern!(py, "items"))?.try_iter()? {
-                let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
-                entries.set_item(key, value)?;
-            }
-            Ok::<_, PyErr>(entries)
-        };
-        lists(slf.as_any())?.eq(lists(other)?)?.into_bound_py_any(py)
+    fn __eq__(slf: &Bound<'_, Self>, other: Mapping<'_>) -> PyResult<bool> {
+        Ok(slf.is(&other.0) || sets::dict_of(slf)?.eq(sets::dict_of(&other.0)?)?)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -616,70 +394,4 @@ pub(crate) fn iterate(
         _ => return Err(PyValueError::new_err(format!("{what:?}: want values or items"))),
     };
     Ok(table.iterator(py, what, backwards))
-}
-
-fn parts<P: Family>(py: Python<'_>, table: &Locked<P>, what: What) -> (Vec<P>, Vec<Py<PyAny>>) {
-    let entries = table.read(py);
-    match what {
-        What::Keys => (entries.prefixes().collect(), Vec::new()),
-        What::Values | What::Items => entries.iter(py).unzip(),
-    }
-}
-
-fn looked_up<'py, P: Family>(
-    py: Python<'py>,
-    table: &Locked<P>,
-    address: P::Address,
-) -> PyResult<Option<Entry<'py>>> {
-    let found = table.read(py).lookup(py, address);
-    entry(py, found)
-}
-
-fn entry<P: Family>(py: Python<'_>, found: Option<(P, Py<PyAny>)>) -> PyResult<Option<Entry<'_>>> {
-    found
-        .map(|(prefix, object)| Ok((prefix::network(py, prefix)?, object)))
-        .transpose()
-}
-
-fn list<P: Family>(py: Python<'_>, entries: Vec<(P, Py<PyAny>)>) -> PyResult<Bound<'_, PyList>> {
-    let list = PyList::empty(py);
-    for (prefix, object) in entries {
-        list.append((prefix::network(py, prefix)?, object))?;
-    }
-    Ok(list)
-}
-
-fn shown<P: Family>(py: Python<'_>, entries: &[(P, Py<PyAny>)]) -> PyResult<Vec<String>> {
-    let text = |(prefix, object): &(P, Py<PyAny>)| Ok(format!("'{prefix}': {}", object.bind(py).repr()?));
-    entries.iter().map(text).collect()
-}
-
-/// Packed prefixes and a list of values.
-fn state<P: Family>(py: Python<'_>, entries: Vec<(P, Py<PyAny>)>) -> PyResult<Bound<'_, PyTuple>> {
-    let mut packed = Vec::with_capacity(entries.len() * (P::BYTES + 1));
-    let values = PyList::empty(py);
-    for (prefix, object) in entries {
-        P::pack(prefix.address(), &mut packed);
-        packed.push(prefix.len());
-        values.append(object)?;
-    }
-    (PyBytes::new(py, &packed), values).into_pyobject(py)
-}
-
-/// Whether it has what a table is made of.
-fn is_mapping(other: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if other.is_exact_instance_of::<PrefixTable>() || other.is_instance_of::<PyDict>() {
-        return Ok(true);
-    }
-    let mapping = other
-        .py()
-        .import(intern!(other.py(), "collections.abc"))?
-        .getattr(intern!(other.py(), "Mapping"))?;
-    other.is_instance(&mapping)
-}
-
-fn no_family() -> PyErr {
-    PyValueError::new_err(
-        "packed addresses do not say of which family they are: the table must, by family= or a first prefix",
-    )
 }
