@@ -23,10 +23,16 @@ fn main() -> ExitCode {
     match arguments[..] {
         ["--json", file] => compare(Some(file)),
         [] => compare(None),
+        ["--only", group] => {
+            if !measure::only(&mut Report::default(), group) {
+                eprintln!("{group}: want one of {}", measure::GROUPS.join(", "));
+                return ExitCode::FAILURE;
+            }
+        }
         ["--ours"] => println!("{}", measure::ours_only()),
         ["--count", what, lookups] => measure::count(what, lookups.parse().expect("a number")),
         _ => {
-            eprintln!("usage: overlaynet-table-bench [--json FILE]");
+            eprintln!("usage: overlaynet-table-bench [--json FILE | --only GROUP]");
             return ExitCode::FAILURE;
         }
     }

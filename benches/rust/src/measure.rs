@@ -65,17 +65,34 @@ fn best_of(count: usize, ways: &mut [&mut dyn FnMut() -> u64]) -> Vec<f64> {
     best
 }
 
+/// What can be measured alone.
+pub const GROUPS: [&str; 8] = [
+    "v4", "v6", "overlay", "memory", "updates", "loading", "pump", "readers",
+];
+
 pub fn all(report: &mut Report) {
-    let (v4, v6, overlay) = (tables::internet_v4(), tables::internet_v6(), tables::overlay());
-    lookups_v4(report, "v4", &v4, 4.0);
-    lookups_v6(report, &v6);
-    lookups_v4(report, "overlay", &overlay, 3.5);
-    memory(report, &v4, &v6);
-    updates(report, "v4", &v4);
-    updates(report, "overlay", &overlay);
-    loading(report, &v4);
-    pump(report, &overlay);
-    readers(report, &v4);
+    for group in GROUPS {
+        only(report, group);
+    }
+}
+
+/// Measures one of [`GROUPS`]; false if there is none of that name.
+pub fn only(report: &mut Report, group: &str) -> bool {
+    match group {
+        "v4" => lookups_v4(report, "v4", &tables::internet_v4(), 4.0),
+        "v6" => lookups_v6(report, &tables::internet_v6()),
+        "overlay" => lookups_v4(report, "overlay", &tables::overlay(), 3.5),
+        "memory" => memory(report, &tables::internet_v4(), &tables::internet_v6()),
+        "updates" => {
+            updates(report, "v4", &tables::internet_v4());
+            updates(report, "overlay", &tables::overlay());
+        }
+        "loading" => loading(report, &tables::internet_v4()),
+        "pump" => pump(report, &tables::overlay()),
+        "readers" => readers(report, &tables::internet_v4()),
+        _ => return false,
+    }
+    true
 }
 
 macro_rules! lookups {

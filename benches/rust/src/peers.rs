@@ -5,8 +5,8 @@ use ip_network_table_deps_treebitmap::IpLookupTable;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use overlaynet_core::prefix::{Ipv4Prefix, Ipv6Prefix};
 use overlaynet_core::table::{NO_SLOT, PrefixTable};
-use overlaynet_io::cpu;
 use overlaynet_io::live::{LiveTable, Reader};
+use overlaynet_io::{cpu, pages};
 use poptrie::Poptrie;
 use prefix_trie::PrefixMap;
 use ts_bart::RoutingTable;
@@ -70,12 +70,12 @@ impl<A: Family> Table<A> for Ours<A> {
     const NAME: &'static str = "overlaynet";
 
     fn load(entries: &[Entry<A>]) -> Self {
-        Self(
-            entries
-                .iter()
-                .map(|&(address, len, value)| (address.prefix(len), value))
-                .collect(),
-        )
+        let entries = entries
+            .iter()
+            .map(|&(address, len, value)| (address.prefix(len), value));
+        let table = entries.collect();
+        pages::advise_table(&table);
+        Self(table)
     }
 
     fn sum(&self, addresses: &[A]) -> u64 {
