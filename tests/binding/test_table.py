@@ -330,6 +330,10 @@ def test_tables_are_joined_as_dicts_are() -> None:
             TEN & wrong  # type: ignore[operator]  # as above
     with pytest.raises(PrefixError):
         TEN | SIX
+    for wrong in (object(), 5, [("10.0.0.0/8", 1)]):
+        with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \|="):
+            table |= wrong  # type: ignore[arg-type]  # the wrong type is what is tested
+    assert table == TEN | other
 
 
 def test_halves_become_one_and_what_says_nothing_goes() -> None:
@@ -395,6 +399,34 @@ def test_columns_are_loaded_in_any_form() -> None:
                 break
             assert dict(table) == expected
             assert list(map(type, table.values())) == [int, int]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        range(3),
+        range(-1, 2),
+        range(2**32 + 1, 2**32 - 4, -2),
+        array("B", [0, 1, 255]),
+        array("H", [0, 1, 65535]),
+        array("I", [0, 2**32 - 2, 2**32 - 1]),
+        array("Q", [0, 2**32 - 1, 2**64 - 1]),
+        array("q", [0, -1, 2**63 - 1]),
+        array("d", [0.0, 0.5, 1e300]),
+        memoryview(array("I", [0, 9, 1, 9, 2]))[::2],
+        [None, 2**32 - 1, 2],
+        ("a", -1, True),
+    ],
+)
+def test_values_of_any_kind_come_out_as_they_went_in(values: Any) -> None:
+    prefixes = ["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8"]
+    for form in (prefixes, rows(*prefixes)):
+        table: PrefixTable[Any] = PrefixTable(family=4)
+        table.load(form, values)
+        assert [(type(value), value) for value in table.values()] == [(type(value), value) for value in values]
+        del table["11.0.0.0/8"]
+        table["13.0.0.0/8"] = "new"
+        assert list(table.values()) == [values[0], values[2], "new"]
 
 
 @pytest.mark.parametrize("prefixes", [["10.0.0.0/8", "11.0.0.0/8"], rows("10.0.0.0/8", "11.0.0.0/8")])

@@ -304,6 +304,80 @@ fn a_batch_finds_what_one_by_one_finds() {
     assert_eq!(slots, one_by_one);
 }
 
+#[test]
+fn addresses_that_go_down_together_find_what_each_finds_alone() {
+    let mut numbers = Numbers(0x0f0f_1234_5678_9abc);
+    let mut table: PrefixTable<Ipv6Prefix, ()> = (0..20_000)
+        .map(|_| {
+            let bits = 0x2a00_u128 << 112
+                | u128::from(numbers.next() % 512) << 96
+                | u128::from(numbers.next()) << 32;
+            let len = [32, 40, 44, 48, 64, 128][numbers.next() as usize % 6];
+            (Ipv6Prefix::truncated(Ipv6Addr::from_bits(bits), len), ())
+        })
+        .collect();
+    assert!(table.as_lookup().bytes() > 2 * super::lookup::STAGED_FROM_BYTES);
+    let prefixes: Vec<Ipv6Prefix> = table.iter().map(|(prefix, ())| prefix).collect();
+    let addresses: Vec<[u8; 16]> = (0..300)
+        .map(|at| match at % 3 {
+            // Some lie outside of all.
+            0 => (u128::from(numbers.next()) << 64).to_be_bytes(),
+            _ => (prefixes[numbers.next() as usize % prefixes.len()]
+                .address()
+                .bits()
+                | u128::from(numbers.next()))
+            .to_be_bytes(),
+        })
+        .collect();
+    for _ in 0..2 {
+        for count in (0..70).chain([300]) {
+            let mut slots = std::vec![7; count + 1];
+            table.lookup_slots(&addresses[..count], &mut slots);
+            let alone = addresses[..count]
+                .iter()
+                .map(|&address| table.as_lookup().slot(address));
+            assert!(alone.eq(slots[..count].iter().copied()), "{count} together");
+            assert_eq!(slots[count], 7);
+        }
+        table.insert(Ipv6Prefix::ALL, ());
+    }
+}
+
+#[test]
+fn entries_in_order_are_told_their_slots() {
+    let prefix = |text: &str| -> Ipv4Prefix { text.parse().unwrap() };
+    let mut table: PrefixTable<Ipv4Prefix, u32> = (0..64)
+        .map(|at| (Ipv4Prefix::truncated(Ipv4Addr::from_bits(at << 24), 8), at))
+        .collect();
+    for texts in [
+        &["4.0.0.0/8", "9.1.0.0/16"][..],
+        &["5.0.0.0/8", "5.0.0.0/8", "9.1.0.0/16", "9.2.0.0/16", "9.2.0.0/24"],
+    ] {
+        let entries: Vec<(Ipv4Prefix, u32)> = texts
+            .iter()
+            .zip(100..)
+            .map(|(text, value)| (prefix(text), value))
+            .collect();
+        let mut slots = Vec::new();
+        table.extend_in_order(entries.clone(), |slot| slots.push(slot));
+        let told: Vec<Option<u32>> = slots.into_iter().map(Some).collect();
+        let found: Vec<Option<u32>> = entries.iter().map(|(prefix, _)| table.slot(prefix)).collect();
+        assert_eq!(told, found);
+        assert_eq!(
+            table.get(&entries[texts.len() - 1].0),
+            Some(&(99 + texts.len() as u32))
+        );
+    }
+    assert_eq!((table.len(), table.get(&prefix("5.0.0.0/8"))), (67, Some(&101)));
+}
+
+#[test]
+#[should_panic(expected = "in the order of their prefixes")]
+fn entries_that_are_not_in_order_are_refused() {
+    let entries = ["10.1.0.0/16", "10.0.0.0/8"].map(|text| (text.parse::<Ipv4Prefix>().unwrap(), ()));
+    PrefixTable::new().extend_in_order(entries, |_| ());
+}
+
 /// What a lookup that began earlier reads: the memory as it was shared then.
 fn read<P: Prefix>(lookup: &Lookup<P>, address: impl Packed<P::Address>) -> Option<u32> {
     Some(lookup.slot(address)).filter(|&slot| slot != NO_SLOT)
