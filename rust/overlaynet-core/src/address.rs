@@ -22,7 +22,7 @@ pub trait Packed<A: Address>: Copy {
 
     /// Byte `at`, counted from the first.
     #[inline]
-    fn byte(&self, at: u8) -> u8 {
+    fn byte_at(&self, at: u8) -> u8 {
         self.bits().byte(at)
     }
 }
@@ -168,7 +168,7 @@ macro_rules! address {
             }
 
             #[inline]
-            fn byte(&self, at: u8) -> u8 {
+            fn byte_at(&self, at: u8) -> u8 {
                 self[usize::from(at)]
             }
         }

@@ -7,7 +7,7 @@ use super::lookup::{HEADER, Lookup, Map, NODE};
 use crate::prefix::Prefix;
 
 /// Blocks begin at multiples of this many words, and are as long.
-const UNIT: usize = 4;
+pub(super) const UNIT: usize = 2;
 
 /// One more than the longest block's length, in units.
 const CLASSES: usize = (HEADER + 256).div_ceil(UNIT) + 1;

@@ -1,6 +1,7 @@
 //! Making the nodes of many prefixes at once, in one pass over them in order.
 use alloc::vec::Vec;
 
+use super::blocks::UNIT;
 use super::entries::Entries;
 use super::lookup::{BitsOf, HEADER, Lookup, Map, NO_SLOT, NODE, Shape};
 use crate::address::{Address, Bits};
@@ -50,7 +51,8 @@ pub(super) fn build<P: Prefix, T>(entries: &Entries<P, T>, slots: &[u32]) -> Bui
     );
     let mut words = builder.words;
     let end = words.len();
-    words.resize(end + end / 16 + 64, 0);
+    // Room for hundreds of changes to a large table, before it moves to more memory.
+    words.resize(end + end / 128 + 32, 0);
     Built {
         lookup: Lookup::new(shape, outside, root, words),
         end,
@@ -178,7 +180,7 @@ impl<P: Prefix, T> Builder<'_, P, T> {
         let start = self.words.len();
         self.words.extend(map.header());
         self.words.extend(self.values.drain(mark..));
-        self.words.resize(self.words.len().next_multiple_of(4), 0);
+        self.words.resize(self.words.len().next_multiple_of(UNIT), 0);
         debug_assert!(start + HEADER <= self.words.len());
         u32::try_from(start).expect("fewer than 2^31 words of nodes") | NODE
     }

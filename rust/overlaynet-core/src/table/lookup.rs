@@ -17,11 +17,11 @@ pub const NO_SLOT: u32 = 0x7fff_ffff;
 /// A word with this bit is the place of a node; one without it is a slot.
 pub(super) const NODE: u32 = 0x8000_0000;
 
-/// Words of a node before its values: a map of 256 bits, then the runs before each eighth of it, a byte each.
-pub(super) const HEADER: usize = 10;
+/// Words of a node before its values: a map of 256 bits, then the runs before each quarter of it, a byte each.
+pub(super) const HEADER: usize = 9;
 
 /// Words of a node before its first value's: runs are counted from one.
-const BEFORE_VALUES: u32 = 9;
+const BEFORE_VALUES: u32 = 8;
 const _: () = assert!(HEADER == 1 + BEFORE_VALUES as usize);
 
 /// How many addresses of a batch go down together: more lines of memory than the processor waits for at once, so that their number
@@ -32,7 +32,7 @@ const LANES: usize = 32;
 /// processor does not repay the steps. Nor do lookups of IPv4, mostly of one node, which the processor overlaps by itself.
 pub(super) const STAGED_FROM_BYTES: usize = 1 << 18;
 
-/// Where in a node those bytes are.
+/// Which of them has those bytes.
 const RANKS: usize = 8;
 
 /// Which part of a table's address is resolved by what.
@@ -130,7 +130,7 @@ impl<P: Prefix> Lookup<P> {
         while count > 0 {
             for (&lane, place) in left[..count].iter().zip(&mut places) {
                 let lane = usize::from(lane);
-                *place = self.place(slots[lane], addresses[lane].byte(at));
+                *place = self.place(slots[lane], addresses[lane].byte_at(at));
             }
             let mut next = 0;
             for (step, place) in places[..count].iter().enumerate() {
@@ -182,11 +182,12 @@ impl<P: Prefix> Lookup<P> {
     fn place(&self, node: u32, index: u8) -> u32 {
         let start = (node ^ NODE) as usize;
         let header = &self.words[start..start + HEADER];
-        let (eighth, bit) = (usize::from(index >> 5), u32::from(index & 31));
-        let map = header[eighth].load(Ordering::Relaxed);
-        let ranks = header[RANKS + eighth / 4].load(Ordering::Relaxed);
-        let before = ranks >> (8 * (eighth & 3)) & 0xff;
-        let run = before + (map << (31 - bit)).count_ones();
+        let (quarter, bit) = (usize::from(index >> 6), u32::from(index & 63));
+        let part = |at: usize| u64::from(header[2 * quarter + at].load(Ordering::Relaxed));
+        let map = part(1) << 32 | part(0);
+        // At most 192 before the last quarter.
+        let before = header[RANKS].load(Ordering::Relaxed) >> (8 * quarter) & 0xff;
+        let run = before + (map << (63 - bit)).count_ones();
         (node ^ NODE) + BEFORE_VALUES + run
     }
 
@@ -409,9 +410,9 @@ impl Map {
         let mut header = [0; HEADER];
         header[..RANKS].copy_from_slice(&self.0);
         let mut before = 0;
-        for (eighth, part) in self.0.iter().enumerate() {
-            header[RANKS + eighth / 4] |= before << (8 * (eighth % 4));
-            before += part.count_ones();
+        for (quarter, parts) in self.0.chunks(2).enumerate() {
+            header[RANKS] |= before << (8 * quarter);
+            before += parts.iter().map(|part| part.count_ones()).sum::<u32>();
         }
         header
     }

@@ -8,7 +8,7 @@
 //! - The **root** is an array of words for the bits behind the window's, up to a multiple of 8 that the number of prefixes pays for: an
 //!   overlay's ten thousand /24 of 10.0.0.0/8 are resolved by it alone, the IPv4 Internet's first 16 bits, IPv6's first 24.
 //! - A word is a slot, or leads to a **node** for the next 8 bits: a map of 256 bits that says where runs of equal words start,
-//!   for each eighth of it the number of runs before (a byte each), and the runs' words. The word of an address is found by counting
+//!   for each quarter of it the number of runs before (a byte each), and the runs' words. The word of an address is found by counting
 //!   the bits of the map up to its place: three accesses in one or two cache lines, and nothing in a node costs a prefix more than
 //!   its runs.
 //!

@@ -322,11 +322,10 @@ fn addresses_that_go_down_together_find_what_each_finds_alone() {
         .map(|at| match at % 3 {
             // Some lie outside of all.
             0 => (u128::from(numbers.next()) << 64).to_be_bytes(),
-            _ => (prefixes[numbers.next() as usize % prefixes.len()]
-                .address()
-                .bits()
-                | u128::from(numbers.next()))
-            .to_be_bytes(),
+            _ => {
+                let prefix = prefixes[numbers.next() as usize % prefixes.len()];
+                (prefix.address().to_bits() | u128::from(numbers.next())).to_be_bytes()
+            }
         })
         .collect();
     for _ in 0..2 {
