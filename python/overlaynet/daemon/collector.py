@@ -12,7 +12,8 @@ import gc
 _YOUNG = 10_000
 """New containers between two looks at the young: those of some hundred peers, or of hundreds of ended tasks."""
 
-_OLDER = (20, 20)
+_OLDER = (100, 20)
+"""So many looks at the young between two at all that have survived one: more than a start among ten thousand peers makes."""
 
 
 def spare_collector() -> None:

@@ -145,6 +145,10 @@ class Values:
         self.mac: Callable[[bytes], MacAddress] = cache(MacAddress)
         self._expected = expected
 
+    def expects(self, item: KernelObject | None) -> bool:
+        """Whether this very value is an expected one, which will be found again and need not be remembered."""
+        return item is not None and self._expected.get(item.key) is item
+
     def expected_neighbour(self, link: str, packed: bytes, mac: bytes) -> Neighbour | None:
         """The expected neighbour that reads so, or None."""
         key = (ObjectKind.NEIGHBOUR, link, 4 if len(packed) == 4 else 6, int.from_bytes(packed, "big"))

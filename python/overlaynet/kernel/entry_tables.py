@@ -152,7 +152,8 @@ class EntryTables:
         for view in ours:
             for fields, kind in _entries_of(bulk, view):
                 item = known[fields] if fields in known else kind(fields, view.name, values)
-                fresh[fields] = item
+                if not values.expects(item):
+                    fresh[fields] = item
                 if isinstance(item, FdbEntry):
                     places[fields[1], fields[5]] = fields[4]
                 elif isinstance(item, Neighbour):
@@ -166,7 +167,8 @@ class EntryTables:
                 if isinstance(hop, tuple):
                     found.foreign.append(hop)
                     continue
-                fresh[fields] = hop
+                if not values.expects(hop):
+                    fresh[fields] = hop
                 if hop is not None:
                     found.objects.append(hop)
         for family in FAMILIES.values():
@@ -183,7 +185,7 @@ class EntryTables:
                     if sorted_out is None:
                         continue
                     item = sorted_out
-                    if onlink is None:
+                    if onlink is None and not values.expects(item):
                         fresh[fields] = item
                 else:
                     fresh[fields] = item

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import NewType
+from typing import NewType, Self
 
 from overlaynet.model.addresses import Address, Family, Prefix
 
@@ -32,6 +32,13 @@ class Subnets:
     def __post_init__(self) -> None:
         if self.v4 is None and self.v6 is None:
             raise ValueError("a lease has a subnet of at least one family")
+
+    @classmethod
+    def of_text(cls, v4: IPv4Network, text: str) -> Self:
+        """The subnets that `v4` alone makes, whose text is known to be `text`."""
+        made = cls(v4)
+        object.__setattr__(made, "_text", text)
+        return made
 
     @property
     def prefixes(self) -> tuple[Prefix, ...]:

@@ -62,7 +62,7 @@ def _v4_key(text: str) -> Subnets | None:
     if number is None or digits not in _V4_LENGTHS:
         return None
     length = _V4_LENGTHS[digits]
-    return None if number & (0xFFFF_FFFF >> length) else Subnets(IPv4Network((number, length)))
+    return None if number & (0xFFFF_FFFF >> length) else Subnets.of_text(IPv4Network((number, length)), text)
 
 
 _V4_LENGTHS = {str(length): length for length in range(32)}

@@ -23,15 +23,11 @@ def may_take(there: Lease, host: HostId, takes_over: Lease | None) -> bool:
 
 def check_free(host: HostId | None, subnets: Subnets, attributes: LeaseAttributes, leases: Iterable[Lease]) -> None:
     """ConflictError: another's lease overlaps `subnets`. AddressInUseError: one of another owner has our public address."""
+    addresses = [(family, address) for family in Family if (address := attributes.public(family)) is not None]
     for lease in leases:
-        if lease.subnets != subnets and lease.owner != host and lease.subnets.overlaps(subnets):
+        if lease.subnets.overlaps(subnets) and (host is None or (lease.owner != host and lease.subnets != subnets)):
             raise ConflictError(f"subnet {subnets}", f"overlaps the lease {lease.subnets}")
-        if host is None:
-            if lease.subnets.overlaps(subnets):
-                raise ConflictError(f"subnet {subnets}", f"overlaps the lease {lease.subnets}")
-            continue
-        if lease.owner is not None and lease.owner != host:
-            for family in Family:
-                address = attributes.public(family)
-                if address is not None and lease.attributes.public(family) == address:
+        if host is not None and lease.owner is not None and lease.owner != host:
+            for family, address in addresses:
+                if lease.attributes.public(family) == address:
                     raise AddressInUseError(str(address), str(lease.subnets), lease.owner)

@@ -61,10 +61,11 @@ class SqliteLedger:
     ) -> Grant:
         """The lease on `subnets` for `host`, as `Store.claim` says; what it held before is gone."""
         leases, _ = leases_in(db)
-        there = next((lease for lease in leases if lease.subnets == subnets), None)
+        key = lease_key(subnets)
+        there = next((lease for lease in leases if lease_key(lease.subnets) == key), None)
         if there is not None and not may_take(there, host, takes_over):
             raise ConflictError(f"subnet {subnets}", f"is leased by {there.owner or 'a host without identity'}")
-        if there is None and self.barred(db, lease_key(subnets)) == host:
+        if there is None and self.barred(db, key) == host:
             raise barred(subnets)
         check_free(host, subnets, attributes, leases)
         for lease in leases:

@@ -27,7 +27,7 @@ def lease_in(row: Row) -> Lease:
     """The lease in a row. StoreDataError: it holds none."""
     key, value, owner, features, reserved, created = row
     try:
-        names = tuple(str(name) for name in json.loads(features or "[]"))
+        names = () if features in (None, "[]") else tuple(str(name) for name in json.loads(features or "[]"))
         attributes = decode_attributes(bytes(value))
     except (ValueError, TypeError) as error:
         raise StoreDataError(str(key), str(error)) from None
