@@ -253,7 +253,7 @@ async def test_ten_thousand_peers_are_read_without_holding_up_the_loop(world: Re
 
 
 async def test_what_reads_as_expected_is_that_very_value_and_what_differs_is_not(world: RealWorld) -> None:
-    ground = [VXLAN, LinkAddress("ovl.1", ip_address("10.1.3.0"))]
+    ground: list[KernelObject] = [VXLAN, LinkAddress("ovl.1", ip_address("10.1.3.0"))]
     base, base6, hop = ip_address("10.1.4.0"), ip_address("fd01:0:0:4::"), NEXT_HOP_IDS.start
     entries: list[Neighbour | FdbEntry | NextHop | Route] = [
         Neighbour("ovl.1", base, MAC),
@@ -271,7 +271,7 @@ async def test_what_reads_as_expected_is_that_very_value_and_what_differs_is_not
         seen = {item.key: item for item in (await fresh.observe(SCOPE, {item.key: item for item in copies})).objects}
     assert [seen[item.key] is item for item in copies] == [True] * len(copies)
 
-    others = [
+    others: list[KernelObject] = [
         Neighbour("ovl.1", base, OTHER_MAC),
         FdbEntry("ovl.1", MAC, ip_address("192.0.2.3")),
         NextHop(hop, "ovl.1", ip_address("10.1.6.0")),

@@ -37,6 +37,10 @@ _INNER_BYTES = 8 + 8 + 14
 """What stands between the outer and the inner IP header: UDP (RFC 768), VXLAN (RFC 7348 section 5) and Ethernet headers."""
 
 
+_EACH = len(NEXT_HOP_IDS) // 2
+"""How many next hops a family has numbers for."""
+
+
 @lru_cache(maxsize=16)
 def link_name(vni: Vni, family: Family) -> str:
     """The name of the device that carries the overlay of `family`; at most 13 bytes."""
@@ -55,12 +59,11 @@ def next_hop_id(half: FamilyConfig, subnet: Prefix) -> int | None:
     IPv4 has the lower half of `NEXT_HOP_IDS`, IPv6 the upper. The same subnet always has the same number, so a restart finds
     everything as it was left.
     """
-    each = len(NEXT_HOP_IDS) // 2
     offset = int(subnet.network_address) - int(half.network.network_address)
-    place = offset >> (half.family.bits - half.subnet_len)
-    if subnet.prefixlen != half.subnet_len or not 0 <= place < each:
+    place = offset >> (subnet.max_prefixlen - half.subnet_len)
+    if subnet.prefixlen != half.subnet_len or not 0 <= place < _EACH:
         return None
-    return NEXT_HOP_IDS.start + place + (0 if half.family is Family.IPV4 else each)
+    return NEXT_HOP_IDS.start + place + (0 if half.family is Family.IPV4 else _EACH)
 
 
 @dataclass(frozen=True, slots=True)

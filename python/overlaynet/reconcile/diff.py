@@ -73,13 +73,16 @@ def diff_by_key(
     wanted: Iterable[KernelObject], seen: Mapping[Hashable, KernelObject], foreign: Mapping[Hashable, str], *, complete: bool
 ) -> Difference:
     """The same for what was seen by its keys. Of the same kind, puts keep the order in which they are wanted."""
-    keys: set[Hashable] = set()
+    wanted = list(wanted)
+    keys: set[Hashable] = {item.key for item in wanted}
+    if not foreign:
+        # Nothing can be in the way of anything: what is there is done with, which is nearly all.
+        wanted = [item for item in wanted if seen.get(item.key) is not item]
     puts: list[Put] = []
     conflicts: dict[Hashable, str] = {}
     lost_links: dict[str | None, str] = {}
     for item in _in_sequence(wanted):
         key = item.key
-        keys.add(key)
         have = seen.get(key)
         if have is None and key in foreign:
             conflicts[key] = foreign[key]

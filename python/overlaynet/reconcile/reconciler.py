@@ -308,7 +308,7 @@ class Reconciler:
             return
         self._tell_refusals(accepted, state)
         self.peers, self.refused, self.state = {lease.subnets: lease for lease in accepted.peers}, accepted.refused, state
-        sysctls = tuple(item.path for item in state.objects if isinstance(item, Sysctl))
+        sysctls = tuple(item.path for item in state.base if isinstance(item, Sysctl))
         # The routes of the last run lie in its networks, which may be others.
         networks = tuple(dict.fromkeys((*config.networks, *self._former_networks)))
         self.kernel.want(state, Scope(self.settings.underlay, networks, sysctls), complete=self._confirmed)
