@@ -69,8 +69,9 @@ bench-control: build ## Measure what 10,000 peers cost the control plane, into b
 bench-restarts: build ## Measure what a daemon's end and its next start cost traffic, into benches/results/
 	$(BIN)/python benches/lab/restarts.py
 
-bench-simulation: build ## Simulate networks of up to HOSTS hosts, into benches/results/simulation.json and docs/scale.svg
+bench-simulation: build ## Simulate networks of up to HOSTS hosts, into benches/results/simulation.json and docs/scale.md
 	$(BIN)/overlaynet lab simulate --hosts $(HOSTS) --json benches/results/simulation.json --plot docs/scale.svg
+	$(BIN)/python benches/readme_tables.py
 
 check: build ## Format, lint, types, docs, import contracts
 	cargo fmt --all --check

@@ -115,6 +115,25 @@ def control_table() -> str:
     return "\n".join([*lines, "", f"On {machine(report)}."])
 
 
+def scale_table() -> str:
+    """What grows with the number of hosts, one column for each network from ten hosts on, by powers of ten, and for the largest."""
+    report = RESULTS / "simulation.json"
+    rows = json.loads(report.read_text())["rows"]
+    found = {one["figure"]: one for one in rows}
+    sizes = [int(name.split()[0]) for name in found if name.endswith(" hosts: start, until each reaches each")]
+    shown = [size for size in sizes if size == sizes[-1] or (size >= 10 and set(str(size)[1:]) == {"0"} and str(size)[0] == "1")]
+    lines = [row(["hosts", *(f"{size:,}" for size in shown)]), "|" + "---|" * (len(shown) + 1)]
+    for name in found:
+        size, _, measure = name.partition(" hosts: ")
+        if measure and int(size) == sizes[-1]:
+            unit = found[name]["unit"]
+            cells = [found.get(f"{one} hosts: {measure}") for one in shown]
+            lines.append(row([f"{measure}, {unit}", *("-" if cell is None else f"{cell['value']:.3g}" for cell in cells)]))
+    spent = next(one for one in rows if one["figure"].startswith("processor time of the network of "))
+    verdict = f"The target, {spent['target']} {spent['unit']}, is {'met' if spent['met'] else '**missed**'}."
+    return "\n".join([*lines, "", f"{spent['figure'].capitalize()}: {spent['value']:.0f} s. {verdict} On {machine(report)}."])
+
+
 def machine(report: Path) -> str:
     """What the figures hang on."""
     return str(json.loads(report.read_text())["machine"])
@@ -141,6 +160,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "healing": (ROOT / "docs" / "reliability.md", healing_table),
     "breaking": (ROOT / "docs" / "reliability.md", breaking_table),
     "control-plane": (ROOT / "docs" / "reliability.md", control_table),
+    "scale": (ROOT / "docs" / "scale.md", scale_table),
     "offload-matrix": (ROOT / "docs" / "performance.md", offloads_table),
     "library": (ROOT / "docs" / "library.md", library_table),
 }
