@@ -116,7 +116,7 @@ def control_table() -> str:
 
 
 def scale_table() -> str:
-    """What grows with the number of hosts, one column for each network from ten hosts on, by powers of ten, and for the largest."""
+    """What grows with the number of hosts: a column for the network of each power of ten from ten on, and for the largest."""
     report = RESULTS / "simulation.json"
     rows = json.loads(report.read_text())["rows"]
     found = {one["figure"]: one for one in rows}

@@ -22,7 +22,7 @@ from overlaynet.reconcile.actions import (
 from overlaynet.reconcile.events import StopRequested, StoreFailed
 from overlaynet.reconcile.following import GRACE_S
 
-from tests.unit.host_world import HOST, HOST_GW, UDP, VXLAN, World, peer, subnets
+from tests.unit.host_world import HOST, HOST_GW, UDP, VXLAN, World, peer, settings, subnets
 
 
 def started(config: bytes = VXLAN) -> World:
@@ -108,6 +108,16 @@ def test_configuration_that_this_host_cannot_serve_leaves_it_with_the_one_of_the
     world.restart()
     world.settle(10.0)
     assert (world.text(), world.own, world.warnings()) == (before, own, ())
+
+
+def test_address_that_lies_in_the_network_that_the_last_run_served_is_warned_of_and_ends_nothing() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    world.host = settings(public_ipv4=IPv4Address("10.5.7.9"))
+    world.restart()
+    world.settle()
+    assert "it holds 10.5.7.9 of eth0" in world.reports("network-overlap")[0]
+    assert world.ready
 
 
 def test_routes_of_an_earlier_network_go_though_the_daemon_was_killed_before_it_had_removed_them() -> None:

@@ -58,7 +58,7 @@ from overlaynet.reconcile.picture import picture
 from overlaynet.reconcile.programming import KernelKeeper
 from overlaynet.reconcile.pumping import PumpKeeper
 from overlaynet.reconcile.revising import Crowd, revise
-from overlaynet.reconcile.serving import check_servable
+from overlaynet.reconcile.serving import check_apart, check_servable
 
 _KEEP_SPACING_S = 1.0
 _KEEP_SPACING_EACH_S = 0.001
@@ -253,10 +253,19 @@ class Reconciler:
             if fresh:
                 check_servable(config, self.settings, self.kernel.underlay)
             self._attributes, self._served = attributes(config, self.settings), config
+            if not fresh:
+                self._warn_of_overlap(config)
         except ConfigError as error:
             why = self.store.reject_config(f"network configuration cannot be used on this host: {error}")
             self.journal.say("error", "network-invalid", why)
             self._check_config()
+
+    def _warn_of_overlap(self, config: NetworkConfig) -> None:
+        """Say that an address which this host has been given since lies in the network that it serves."""
+        try:
+            check_apart(config, self.settings)
+        except ConfigError as error:
+            self.journal.say("warning", "network-overlap", f"{error}; this host goes on, and may not be reached at it")
 
     def _follow_addresses(self, underlay: Underlay | None) -> None:
         """Take the underlay's best address in place of one that is gone. While there is none, the old one stays in use."""

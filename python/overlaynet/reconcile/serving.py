@@ -17,13 +17,13 @@ def check_servable(config: NetworkConfig, settings: HostSettings, underlay: Unde
 
     Without an underlay, what depends on its MTU is not looked at.
     """
-    _check_apart(config, settings)
+    check_apart(config, settings)
     published = attributes(config, settings)
     if underlay is not None:
         desired(config, settings, Lease(choose(config, settings, ()).subnets, published, settings.host), (), underlay)
 
 
-def _check_apart(config: NetworkConfig, settings: HostSettings) -> None:
+def check_apart(config: NetworkConfig, settings: HostSettings) -> None:
     """ConfigError: the network holds an address by which this host is reached, so that its packets would go into themselves."""
     for half in config.families:
         name = "Network" if half.family is Family.IPV4 else "IPv6Network"
