@@ -6,11 +6,8 @@ use alloc::vec::Vec;
 use super::lookup::{HEADER, Lookup, Map, NODE};
 use crate::prefix::Prefix;
 
-/// Blocks begin at multiples of this many words, and are as long.
-pub(super) const UNIT: usize = 2;
-
-/// One more than the longest block's length, in units.
-const CLASSES: usize = (HEADER + 256).div_ceil(UNIT) + 1;
+/// One more than the longest block's length, in words.
+const CLASSES: usize = HEADER + 256 + 1;
 
 /// No block: the end of a list of free ones.
 const NONE: u32 = u32::MAX;
@@ -20,7 +17,7 @@ const NONE: u32 = u32::MAX;
 pub(super) enum Retired {
     Block {
         start: u32,
-        class: u8,
+        class: u16,
     },
     Slot(u32),
     /// What stood here went with the memory that it was in.
@@ -33,8 +30,8 @@ pub(super) struct Blocks<P: Prefix> {
     pub(super) lookup: Arc<Lookup<P>>,
     /// Where the words that were never used begin.
     end: usize,
-    /// For each class, that is length in units, the first free block; its first word says which is the next.
-    free: [u32; CLASSES],
+    /// For each class, that is length, the first free block; its first word says which is the next. As far as one was ever free.
+    free: Vec<u32>,
     free_words: usize,
     /// Room for those who change nodes, kept so that they need not allocate.
     pub(super) scratch: Vec<u32>,
@@ -50,7 +47,7 @@ impl<P: Prefix> Blocks<P> {
         Self {
             lookup: Arc::new(lookup),
             end,
-            free: [NONE; CLASSES],
+            free: Vec::new(),
             free_words: 0,
             scratch: Vec::new(),
             retired: None,
@@ -63,7 +60,7 @@ impl<P: Prefix> Blocks<P> {
         Self {
             lookup: Arc::new(self.lookup.copy(0)),
             end: self.end,
-            free: self.free,
+            free: self.free.clone(),
             free_words: self.free_words,
             scratch: Vec::new(),
             retired: None,
@@ -94,7 +91,7 @@ impl<P: Prefix> Blocks<P> {
 
     /// A new node with these runs, whose values are still to be written.
     pub(super) fn node(&mut self, map: &Map) -> u32 {
-        let start = self.allocate((HEADER + map.count()).div_ceil(UNIT));
+        let start = self.allocate(HEADER + map.count());
         for (at, word) in (start..).zip(map.header()) {
             self.lookup.set_word(at, word);
         }
@@ -104,12 +101,12 @@ impl<P: Prefix> Blocks<P> {
     /// Takes the node out of use, which nothing leads to any more.
     pub(super) fn retire(&mut self, node: u32) {
         let count = self.lookup.map(node).count();
-        let class = (HEADER + count).div_ceil(UNIT);
+        let class = HEADER + count;
         let start = node ^ NODE;
         match &mut self.retired {
             Some(retired) => retired.push_back(Retired::Block {
                 start,
-                class: u8::try_from(class).expect("at most CLASSES"),
+                class: u16::try_from(class).expect("at most CLASSES"),
             }),
             None => self.put(start, class),
         }
@@ -154,45 +151,45 @@ impl<P: Prefix> Blocks<P> {
     }
 
     fn put(&mut self, start: u32, class: usize) {
+        if self.free.len() <= class {
+            self.free.resize(class + 1, NONE);
+        }
         self.lookup.set_word(start as usize, self.free[class]);
         self.free[class] = start;
-        self.free_words += class * UNIT;
+        self.free_words += class;
     }
 
-    /// The first word of a block of `class` units.
+    /// The first word of a block of `class` words.
     fn allocate(&mut self, class: usize) -> usize {
         if let Some(start) = self.pop(class) {
             return start;
         }
-        if self.end + class * UNIT > self.lookup.capacity() {
+        if self.end + class > self.lookup.capacity() {
             // A part of the smallest larger block that is free.
             if let Some((larger, start)) =
                 (class + 1..CLASSES).find_map(|larger| self.pop(larger).map(|start| (larger, start)))
             {
-                self.put(as_word(start + class * UNIT), larger - class);
+                self.put(as_word(start + class), larger - class);
                 return start;
             }
             self.grow();
         }
         let start = self.end;
-        self.end += class * UNIT;
+        self.end += class;
         start
     }
 
     fn pop(&mut self, class: usize) -> Option<usize> {
-        let start = self.free[class];
-        if start == NONE {
-            return None;
-        }
+        let start = *self.free.get(class).filter(|&&start| start != NONE)?;
         self.free[class] = self.lookup.word(start as usize);
-        self.free_words -= class * UNIT;
+        self.free_words -= class;
         Some(start as usize)
     }
 
     /// Moves to more memory, where everything keeps its place. Readers of the old one find there what was true until now.
     fn grow(&mut self) {
         let capacity = self.lookup.capacity();
-        let more = (capacity / 8).max(CLASSES * UNIT);
+        let more = (capacity / 8).max(CLASSES);
         self.lookup = Arc::new(self.lookup.copy(capacity + more));
     }
 

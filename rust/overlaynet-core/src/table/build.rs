@@ -1,7 +1,6 @@
 //! Making the nodes of many prefixes at once, in one pass over them in order.
 use alloc::vec::Vec;
 
-use super::blocks::UNIT;
 use super::entries::Entries;
 use super::lookup::{BitsOf, HEADER, Lookup, Map, NO_SLOT, NODE, Shape};
 use crate::address::{Address, Bits};
@@ -180,7 +179,6 @@ impl<P: Prefix, T> Builder<'_, P, T> {
         let start = self.words.len();
         self.words.extend(map.header());
         self.words.extend(self.values.drain(mark..));
-        self.words.resize(self.words.len().next_multiple_of(UNIT), 0);
         debug_assert!(start + HEADER <= self.words.len());
         u32::try_from(start).expect("fewer than 2^31 words of nodes") | NODE
     }
