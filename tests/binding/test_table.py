@@ -330,9 +330,9 @@ def test_tables_are_joined_as_dicts_are() -> None:
             TEN & wrong  # type: ignore[operator]  # as above
     with pytest.raises(PrefixError):
         TEN | SIX
-    for wrong in (object(), 5, [("10.0.0.0/8", 1)]):
+    for no_mapping in (object(), 5, [("10.0.0.0/8", 1)]):
         with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \|="):
-            table |= wrong  # type: ignore[arg-type]  # the wrong type is what is tested
+            table |= no_mapping  # type: ignore[arg-type]  # the wrong type is what is tested
     assert table == TEN | other
 
 
