@@ -33,7 +33,7 @@
 //!
 //! | structure | IPv4 | IPv6 | 10,000 /24 | bytes an IPv4 prefix |
 //! |---|---|---|---|---|
-//! | this | 37; 65 | 53; 91 | 1.7; 2.8 | 8.5 |
+//! | this | 37; 65 | 53; 91 | 1.7; 2.8 | 8.3 |
 //! | prefix-trie 0.10 | 163 | 264 | 11 | 17 |
 //! | poptrie (Asai, Ohara, 2015), crate poptrie 0.2 | 206 | 257 | 11 | |
 //! | tree bitmap (Eatherton, Varghese, Dittia, 2004), crate treebitmap | 344 | 338 | 34 | |
