@@ -136,12 +136,10 @@ class Driver:
                 self._reconciler.handle(it.KeptRead(kept), boot_time())
             self._reconciler.handle(it.TimerFired(), boot_time())
             while True:
-                for action in self._reconciler.take_actions():
-                    self._carry_out(action)
+                self._carry_out_all()
                 if self._stop is not None:
                     break
-                for event in coalesced(await self._happened()):
-                    self._reconciler.handle(event, boot_time())
+                self._tell(coalesced(await self._happened()))
                 self._health.unheld = self._reconciler.lease.unheld(boot_time())
                 self._health.store_lost_since = self._reconciler.store.lost_since
                 self._health.tick()
@@ -153,6 +151,16 @@ class Driver:
             if file.unwritten:
                 file.write()
         return self._stop.error
+
+    # Loops of their own, so that the last action and the last event, which may hold all that a network needs, are not kept.
+
+    def _carry_out_all(self) -> None:
+        for action in self._reconciler.take_actions():
+            self._carry_out(action)
+
+    def _tell(self, events: list[it.Event]) -> None:
+        for event in events:
+            self._reconciler.handle(event, boot_time())
 
     async def _happened(self) -> list[it.Event]:
         """What has happened: events, or the deadline; nothing after a tick."""

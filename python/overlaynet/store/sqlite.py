@@ -39,6 +39,9 @@ from overlaynet.store.sqlite_rows import LEASE_COLUMNS, change_in, lease_in, lea
 T = TypeVar("T")
 
 _POLL_S = 0.1
+_UNASKED = 10
+"""Every so many polls SQLite itself is asked, even if the file looks as it did: where others share it, that may be late."""
+
 _KEPT_CHANGES = 20_000
 
 
@@ -93,13 +96,19 @@ class SqliteStore:
         told: set[tuple[str, int]] = set()
         token: object = None
         ends = 0.0
-        while True:
+        state: object = None
+        polls = 0
+        while not self._closed:
+            batch: list[Changes] = []
+            # Two commits within a tick of the kernel's clock are one state of the file, so that a new one is worth a second look.
+            state, before = self._file_state(), state
+            polls = 0 if state != before else polls + 1
             try:
-                new_token = await self._run(self._token)
-                batch: list[Changes] = []
-                if new_token != token or ends <= self._clock():
-                    token = new_token
-                    batch, ends = await self._run(partial(self._changes, after, told))
+                if polls < 2 or polls % _UNASKED == 0 or ends <= self._clock():
+                    new_token = await self._run(self._token)
+                    if new_token != token or ends <= self._clock():
+                        token = new_token
+                        batch, ends = await self._run(partial(self._changes, after, told))
             except StoreUnavailableError:
                 if self._closed:
                     return
@@ -228,6 +237,14 @@ class SqliteStore:
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, close)
         self._thread.shutdown(wait=False)
+
+    def _file_state(self) -> tuple[int, ...] | None:
+        """What every commit changes, as far as it can be had without a change of threads; None: the file is not there."""
+        try:
+            there = self._path.stat()
+        except OSError:
+            return None
+        return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
 
     # Below, everything runs in the store's thread.
 
