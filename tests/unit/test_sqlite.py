@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 import time
@@ -280,3 +281,45 @@ async def test_url_names_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.db").exists()
     assert store.traits.name == f"sqlite:///{tmp_path}/a.db"
     assert len(boot_id()) == 36
+
+
+async def test_watcher_hears_of_what_a_file_does_not_show(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, reader = opened(), opened()
+    watcher = Watcher(reader, (await reader.load()).revision)
+    first = await claim(writer, A, "10.1.1.0-24", 1)
+    await watcher.until_heard(LeasePut(first.lease))
+    monkeypatch.setattr(reader, "_file_state", lambda: (0,))
+    second = await claim(writer, B, "10.1.2.0-24", 2)
+    await watcher.until_heard(LeasePut(second.lease))
+    await asyncio.sleep(0.5)  # the state that was new is an old one now
+    third = await claim(writer, A, "10.1.1.0-24", 3)
+    await watcher.until_heard(LeasePut(third.lease))
+    await watcher.stop()
+
+
+async def test_idle_watch_leaves_sqlite_alone(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened()
+    asked = 0
+    token = store._token
+
+    def counted() -> tuple[int, int]:
+        nonlocal asked
+        asked += 1
+        return token()
+
+    monkeypatch.setattr(store, "_token", counted)
+    polls = 0
+    state = store._file_state
+
+    def polled() -> tuple[int, ...] | None:
+        nonlocal polls
+        polls += 1
+        return state()
+
+    monkeypatch.setattr(store, "_file_state", polled)
+    watcher = Watcher(store, (await store.load()).revision)
+    async with asyncio.timeout(60):
+        while polls < 22:  # noqa: ASYNC110 - polls are what is counted
+            await asyncio.sleep(0.05)
+    await watcher.stop()
+    assert asked <= 5, f"asked {asked} times in {polls} polls"
