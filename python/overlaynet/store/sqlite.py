@@ -98,7 +98,7 @@ class SqliteStore:
         ends = 0.0
         state: object = None
         polls = 0
-        while not self._closed:
+        while True:
             batch: list[Changes] = []
             # Two commits within a tick of the kernel's clock are one state of the file, so that a new one is worth a second look.
             state, before = self._file_state(), state
