@@ -98,7 +98,7 @@ test: build ## The whole test suite, lab included (as root)
 	@test "$$(id -u)" = 0 || { echo "make test needs root: it makes network namespaces" >&2; exit 1; }
 	cargo test --workspace --locked --quiet
 	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=target/loom cargo test --locked --quiet -p overlaynet-io --lib seats
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 soak: build ## The long versions of tests: ten minutes and more (as root)
 	@test "$$(id -u)" = 0 || { echo "make soak needs root: it makes network namespaces" >&2; exit 1; }
