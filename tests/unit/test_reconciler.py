@@ -509,6 +509,18 @@ def test_somebody_who_keeps_deleting_is_answered_ever_more_slowly() -> None:
     assert "route 10.5.7.0/24" in world.text()
 
 
+def test_what_is_removed_now_and_then_is_back_at_once_however_often() -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    for _ in range(40):
+        world.kernel.flush_routes()
+        world.disturbed()
+        world.settle(0.1)
+        assert "route 10.5.7.0/24" in world.text()
+        world.settle(1.5)
+    assert world.reports("kernel-fight") == []
+
+
 def test_device_that_vanishes_while_it_is_made_counts_as_fought_over_and_is_back_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(VXLAN, peer(7))
     world.settle()

@@ -202,6 +202,10 @@ class KernelKeeper:
             touched = [self._wanted_by_key[key] for key in self._touched if key in self._wanted_by_key]
             there = {key: self._believed[key] for key in self._touched if key in self._believed}
             return diff_by_key(touched, there, {}, complete=self._complete)
+        if self._wanted_by_key == self._believed:
+            # So it is nearly always, and dictionaries are compared many times faster than walked through.
+            self._note_conflicts({})
+            return Difference(())
         difference = diff_by_key(self._wanted_by_key.values(), self._believed, foreign, complete=self._complete)
         self._note_conflicts(dict(difference.conflicts))
         return difference

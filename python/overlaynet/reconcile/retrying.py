@@ -1,12 +1,13 @@
 """When each kernel object may be written again.
 
 An object whose write failed waits for a growing span. So does one that has to be written again and again although the kernel
-accepted it: somebody else keeps removing it, or the kernel keeps it in another form; the first few times are free, since a link
-that is made again takes all that stood on it along.
+accepted it: somebody else keeps removing it, or the kernel keeps it in another form. The first few times are free, since a link
+that is made again takes all that stood on it along, and with time they are free again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Hashable, KeysView
 from dataclasses import dataclass, field
 
@@ -16,13 +17,13 @@ from overlaynet.reconcile.backoff import Backoff
 _FREE_WRITES = 8
 _LONGEST_FIGHT_S = 2.0
 """The longest wait for an object that others keep removing: calm enough, and back soon after they stop."""
-_CALM_S = 5.0
-"""Writes of one object further apart than this have nothing to do with one another."""
+_FORGETS_S = 1.0
+"""How long it takes until one write is forgotten: what is removed more rarely than that is always written at once."""
 
 
 @dataclass(slots=True)
 class _History:
-    writes: int = 0
+    writes: float = 0.0
     failures: int = 0
     last_at: float = 0.0
     not_before: float = 0.0
@@ -55,13 +56,12 @@ class Retries:
         history = self._histories.get(key)
         if history is None:
             history = self._histories[key] = _History()
-        if now - history.last_at > _CALM_S and not history.failures:
-            history.writes = 0
+        history.writes = max(0.0, history.writes - (now - history.last_at) / _FORGETS_S)
         history.last_at = now
         if error is None:
             history.writes += 1
             history.failures, history.why = 0, ""
-            excess = history.writes - _FREE_WRITES
+            excess = math.ceil(history.writes - _FREE_WRITES)
             history.not_before = now + min(self.backoff.delay_s(excess), _LONGEST_FIGHT_S) if excess > 0 else 0.0
         else:
             history.failures += 1
@@ -83,5 +83,5 @@ class Retries:
         self._histories = {
             key: history
             for key, history in self._histories.items()
-            if (history.failures or now - history.last_at <= _CALM_S) and key in keys
+            if (history.failures or now - history.last_at < history.writes * _FORGETS_S) and key in keys
         }
