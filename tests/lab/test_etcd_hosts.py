@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from overlaynet.control.client import ask
 from overlaynet.control.protocol import SOCKET_NAME
-from overlaynet.errors import AddressInUseError
+from overlaynet.errors import AddressInUseError, DaemonUnreachableError
 from overlaynet.lab import lab as labs
 from overlaynet.lab import traffic
 from overlaynet.lab.daemons import HEALTHZ_PORT, clean_environment, program
@@ -36,6 +36,14 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[labs.Lab]:
 def status(lab: labs.Lab, number: int) -> dict[str, Any]:
     told: dict[str, Any] = ask(lab.files.host(lab.plan.hosts[number]).run, "status")["status"]
     return told
+
+
+def answers(lab: labs.Lab, number: int) -> bool:
+    try:
+        status(lab, number)
+    except DaemonUnreachableError:
+        return False
+    return True
 
 
 def subnet(lab: labs.Lab, number: int) -> str:
@@ -73,7 +81,7 @@ def test_lost_etcd_leaves_forwarding_and_readiness_until_the_lease_ends(lab: lab
     assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
     lab.stop_daemon(lab.plan.hosts[0])
     with contextlib.closing(lab.daemon(lab.plan.hosts[0]).start()) as start:
-        until((lab.files.host(lab.plan.hosts[0]).run / SOCKET_NAME).exists)
+        until(lambda: answers(lab, 0))
         until(lambda: knows(lab, 0, lambda: before[1]))
         assert traffic.ping_all(lab, count=2, interval_s=0.05).lost == 0
         assert (status(lab, 0)["ready"], readyz(lab, "host1")[-3:]) == (False, "503")

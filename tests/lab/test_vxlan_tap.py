@@ -319,6 +319,7 @@ def test_no_datagram_is_lost_while_the_way_of_super_packets_closes_and_opens(lab
     def counted(name: str) -> int:
         return int(told(lab, "host1")["tap"][name])
 
+    until("the TAP is not there", lambda: "tap" in told(lab, "host1"))
     with paced_stream(lab), flowing(lab, "pod1", "pod2") as flow:
         until("no super-packet takes the TAP", lambda: counted("super_packets") > 100)
         fallbacks = counted("fallbacks")

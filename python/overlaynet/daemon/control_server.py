@@ -97,6 +97,8 @@ def _bound(path: Path, group: SocketGroup | None) -> socket.socket:
         os.umask(0o177)
         path.unlink(missing_ok=True)
         listening.bind(str(path))
+        # At once, so that who finds the socket can ask.
+        listening.listen()
         if group is not None:
             _give(path, group)
     except OSError as error:
