@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -123,6 +124,20 @@ def test_damaged_values_are_store_data_errors(text: bytes) -> None:
 def test_damaged_vxlan_data_is_a_store_data_error(text: bytes | None) -> None:
     with pytest.raises(StoreDataError):
         decode_vxlan_data(text)
+
+
+@pytest.mark.parametrize(
+    ("decode", "text"),
+    [
+        (decode_attributes, b'{"PublicIP":"1.2.3.4","BackendData":{%s"VNI":7}}'),
+        (decode_vxlan_data, b'{"VNI":7,%s"VtepMAC":"c6:d2:32:6f:8f:44"}'),
+    ],
+)
+def test_value_is_remembered_if_it_is_short_and_never_if_it_is_long(decode: Callable[[bytes], object], text: bytes) -> None:
+    short, long = text % (b" " * 100), text % (b" " * 500)
+    assert decode(short) is decode(short)
+    assert decode(long) == decode(long)
+    assert decode(long) is not decode(long)
 
 
 def test_vxlan_data_is_read_back() -> None:

@@ -6,10 +6,11 @@ What a peer wrote is input: whatever its bytes, decoding gives a value or a Stor
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -22,7 +23,24 @@ _LONGEST_VALUE_BYTES = 65_536
 _REMEMBERED = 1 << 15
 """Texts that are known again: one is read from the kept snapshot, from the store and in a claim, and is one value each time."""
 
+_LONGEST_REMEMBERED_BYTES = 512
+"""The longest value that is known again; what overlaynet and flannel write takes 300 at most."""
+
 _LONGEST_TYPE = 64
+
+_Text = TypeVar("_Text", bound=bytes | None)
+_Value = TypeVar("_Value")
+
+
+def _remembering(decode: Callable[[_Text], _Value]) -> Callable[[_Text], _Value]:
+    """`decode`, which gives the same value again for a short text again; what peers write never fills the memory."""
+    known = lru_cache(maxsize=_REMEMBERED)(decode)
+
+    @wraps(decode)
+    def decoded(text: _Text) -> _Value:
+        return known(text) if text is None or len(text) <= _LONGEST_REMEMBERED_BYTES else decode(text)
+
+    return decoded
 
 
 def lease_key(subnets: Subnets) -> str:
@@ -98,7 +116,7 @@ def encode_attributes(attributes: LeaseAttributes) -> bytes:
     return msgspec.json.encode(fields)
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@_remembering
 def decode_attributes(text: bytes) -> LeaseAttributes:
     """The attributes in the stored `text`; unknown fields are passed over. StoreDataError says what is wrong with it."""
     if len(text) > _LONGEST_VALUE_BYTES:
@@ -151,7 +169,7 @@ def encode_vxlan_data(data: VxlanData) -> bytes:
     return msgspec.json.encode({"VNI": data.vni, "VtepMAC": str(data.mac)})
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@_remembering
 def decode_vxlan_data(text: bytes | None) -> VxlanData:
     """The VNI and MAC address in a peer's BackendData. StoreDataError says what is wrong with it."""
     if text is None:
