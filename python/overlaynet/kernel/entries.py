@@ -172,7 +172,7 @@ class Values:
             return None
         version = 4 if len(destination) == 4 else 6
         there = self._expected.get((ObjectKind.ROUTE, version, int.from_bytes(destination, "big"), length, metric))
-        same = (
+        if (
             isinstance(there, Route)
             and there.next_hop == hop
             and there.link == names.get(link)
@@ -180,8 +180,9 @@ class Values:
             and there.gateway is None
             and not there.onlink
             and there.type == "unicast"
-        )
-        return there if same and isinstance(there, Route) else None
+        ):
+            return there
+        return None
 
 
 def neighbour(fields: Fields, link: str, values: Values) -> Neighbour | None:
