@@ -132,6 +132,7 @@ def test_number_of_an_address_is_that_of_its_canonical_text_alone(text: str) -> 
     assert ipv4_number(text) == expected
 
 
+@patient
 @given(SUBNETS)
 def test_keys_survive_the_way_there_and_back(subnets: Subnets) -> None:
     assert parse_lease_key(lease_key(subnets)) == subnets
