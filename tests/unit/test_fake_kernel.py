@@ -14,6 +14,7 @@ import pytest
 from overlaynet.errors import KernelBusyError, KernelError, KernelPermissionError
 from overlaynet.kernel import Kernel
 from overlaynet.kernel.fake import FakeKernel
+from overlaynet.kernel.route_table import RouteTable
 from overlaynet.model.addresses import MacAddress, Mtu, Vni
 from overlaynet.model.kernel import Delete, LinkAddress, ObjectKind, Put, Route, Scope, Sysctl, VxlanLink
 
@@ -49,6 +50,21 @@ async def test_a_fault_strikes_as_often_as_told_and_can_be_healed(kernel: FakeKe
     assert all(isinstance(error, KernelPermissionError) for error in results)
     kernel.heal()
     assert await errnos(kernel, Put(VXLAN)) == [None]
+
+
+def test_routes_over_a_next_hop_are_counted_however_they_come_and_go() -> None:
+    one, two, three = (Route(ip_network(f"10.1.{n}.0/24"), "ovl.1", next_hop=7) for n in range(3))
+    table = RouteTable()
+    table.update({one.key: one, two.key: two})
+    table.setdefault(three.key, three)
+    assert table.over[7] == 3
+    table[one.key] = dataclasses.replace(one, next_hop=8)
+    assert table.over == {7: 2, 8: 1}
+    table.pop(two.key)
+    assert table.over == {7: 1, 8: 1}
+    table.popitem()
+    table.clear()
+    assert not any(table.over.values())
 
 
 async def test_an_observation_can_fail(kernel: FakeKernel) -> None:

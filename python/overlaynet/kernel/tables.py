@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections import Counter
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Callable, Container, Hashable, MutableMapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import TypeVar, assert_never
 
+from overlaynet.kernel.route_table import RouteTable
 from overlaynet.model.addresses import Address, Family, LinkIndex, Mtu, Prefix
 from overlaynet.model.kernel import (
     FdbEntry,
@@ -63,25 +63,6 @@ class Lower:
     up: bool
     kind: str
     addresses: list[tuple[Address, int]] = field(default_factory=list)
-
-
-class RouteTable(dict[Hashable, Route]):
-    """Routes by key, which counts what leads over each next hop: most next hops go when nothing does any more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.over: Counter[int | None] = Counter()
-
-    def __setitem__(self, key: Hashable, route: Route) -> None:
-        before = self.get(key)
-        if before is not None:
-            self.over[before.next_hop] -= 1
-        self.over[route.next_hop] += 1
-        super().__setitem__(key, route)
-
-    def __delitem__(self, key: Hashable) -> None:
-        self.over[self[key].next_hop] -= 1
-        super().__delitem__(key)
 
 
 class Tables:
@@ -381,7 +362,7 @@ def _require_new(item: KernelObject, table: Container[Hashable], replaces: bool)
         raise RefusedError(errno.EEXIST)
 
 
-def _drop(table: dict[Hashable, _T], picks: Callable[[_T], bool]) -> None:
+def _drop(table: MutableMapping[Hashable, _T], picks: Callable[[_T], bool]) -> None:
     for key in [key for key, entry in table.items() if picks(entry)]:
         del table[key]
 
