@@ -15,6 +15,8 @@ from overlaynet.lab.daemons import marker, program
 from overlaynet.lab.files import ROOT, LabFiles
 from overlaynet.lab.topology import Plan
 
+from tests.lab.one_host import OneHost, one_host
+
 OURS = re.compile(r"ovt([0-9]+)-.+")
 
 
@@ -51,6 +53,13 @@ def links_of_the_machine() -> str:
 def _no_labs_of_sessions_that_were_killed() -> None:
     for name in left_behind(labs.names(), OURS):
         labs.down(name)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[OneHost]:
+    """One host in a namespace of its own; its daemons end with the test."""
+    with one_host(tmp_path) as host:
+        yield host
 
 
 @pytest.fixture

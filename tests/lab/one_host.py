@@ -13,6 +13,7 @@ import secrets
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from overlaynet.lab.daemons import program
+
+VXLAN = '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}'
+VXLAN_USER = '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan", "Mode": "user"}}'
+HOST_GW = '{"Network": "10.1.0.0/16", "Backend": {"Type": "host-gw"}}'
+UDP = '{"Network": "10.1.0.0/16", "Backend": {"Type": "udp"}}'
 
 END_S = 30.0
 """How long a program that cannot work may take to say so."""
@@ -227,3 +233,19 @@ def one_line(done: subprocess.CompletedProcess[str], program_name: str = "overla
     assert lines[0].startswith(f"{program_name}: "), done.stderr
     assert done.stdout == ""
     return lines[0].removeprefix(f"{program_name}: ")
+
+
+def nothing_begun(host: OneHost, kernel: str) -> None:
+    """The kernel is as it was, and there is no lease and no subnet.env."""
+    assert host.kernel() == kernel
+    assert not host.subnet_env.exists()
+    store = host.folder / "store" / "store.db"
+    if store.exists():
+        with sqlite3.connect(store) as db:
+            assert db.execute("SELECT key FROM lease").fetchall() == []
+        db.close()
+
+
+def inside_mounts(mounts: str, *command: str) -> list[str]:
+    """The command after `mounts`, a shell line in a mount namespace of its own."""
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command]

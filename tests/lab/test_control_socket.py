@@ -8,17 +8,16 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from overlaynet.control.client import ask
 from overlaynet.lab.daemons import program
 
-from tests.lab.one_host import OneHost, Running, one_host, one_line
+from tests.lab.one_host import HOST_GW, OneHost, Running, one_line
 from tests.lab.service_unit import ServiceUnit, account, as_service
 
-HOST_GW = '{"Network": "10.1.0.0/16", "Backend": {"Type": "host-gw"}}'
 GROUP = grp.getgrgid(1)
 """A group that every system has, and none of the processes here is in."""
 
@@ -38,12 +37,6 @@ try:
 except PermissionError:
     print('{"refused": "by the kernel"}')
 """
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[OneHost]:
-    with one_host(tmp_path) as host:
-        yield host
 
 
 def asked_as(host: OneHost, uid: int, gid: int, groups: Sequence[int] = ()) -> set[str]:

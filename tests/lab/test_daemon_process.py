@@ -6,25 +6,13 @@ import json
 import signal
 import stat
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from overlaynet.control.client import ask
 
-from tests.lab.one_host import OneHost, Running, one_host
+from tests.lab.one_host import HOST_GW, UDP, VXLAN, OneHost, Running
 
-NETWORKS = {
-    "vxlan": '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}',
-    "host-gw": '{"Network": "10.1.0.0/16", "Backend": {"Type": "host-gw"}}',
-    "udp": '{"Network": "10.1.0.0/16", "Backend": {"Type": "udp"}}',
-}
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[OneHost]:
-    with one_host(tmp_path) as host:
-        yield host
+NETWORKS = {"vxlan": VXLAN, "host-gw": HOST_GW, "udp": UDP}
 
 
 def ready(host: OneHost, *flags: str) -> Running:

@@ -23,10 +23,9 @@ from overlaynet.model.kept import decode_kept
 from tests.contract.clock import DAY_S, compiled_shim
 from tests.lab.conftest import lab_name
 from tests.lab.kernel_state import monitored, ours, status, until
-from tests.lab.one_host import OneHost, one_host
+from tests.lab.one_host import VXLAN, OneHost
 
 TTL_S = 4
-NETWORK = '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}'
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +105,9 @@ def until_more(count: Callable[[], int]) -> None:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[OneHost]:
-    with one_host(tmp_path) as host:
-        host.configure(NETWORK)
-        yield host
+def host(host: OneHost) -> OneHost:
+    host.configure(VXLAN)
+    return host
 
 
 def told(folder: Path) -> dict[str, object]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from overlaynet.lab.topology import Families, Host, plan_lab
 from overlaynet.model.addresses import Family
 
 from tests.lab.conftest import run_overlaynet
-from tests.lab.one_host import OneHost, one_host, one_line
+from tests.lab.one_host import OneHost, one_line
 
 DEVICE = {Family.IPV4: "ovl.1", Family.IPV6: "ovl6.1"}
 OPTION = {Family.IPV4: "-4", Family.IPV6: "-6"}
@@ -143,12 +141,6 @@ def test_udp_hosts_meet_where_some_have_both_families(name: str, families: Famil
     lab = labs.up(plan_lab(name, hosts=3, backend="udp", families=families, mixed=True))
     pings = traffic.ping_all(lab, count=2, interval_s=0.05)
     assert (pings.sent, pings.lost) == (12, 0)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[OneHost]:
-    with one_host(tmp_path) as host:
-        yield host
 
 
 DUAL = '{"EnableIPv6": true, "Network": "10.1.0.0/16", "IPv6Network": "fd00:10:1::/48", "Backend": {"Type": "TYPE"}}'

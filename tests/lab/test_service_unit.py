@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,22 +15,11 @@ from overlaynet.lab.daemons import program
 from overlaynet.lab.topology import plan_lab
 
 from tests.lab.conftest import lab_name
-from tests.lab.one_host import OneHost, Running, one_host, one_line
+from tests.lab.one_host import HOST_GW, UDP, VXLAN, VXLAN_USER, OneHost, Running, one_line
 from tests.lab.service_unit import UNIT, ServiceUnit, account, as_service
 
-BACKENDS = {
-    "vxlan": '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}',
-    "vxlan in user mode": '{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan", "Mode": "user"}}',
-    "host-gw": '{"Network": "10.1.0.0/16", "Backend": {"Type": "host-gw"}}',
-    "udp": '{"Network": "10.1.0.0/16", "Backend": {"Type": "udp"}}',
-}
+BACKENDS = {"vxlan": VXLAN, "vxlan in user mode": VXLAN_USER, "host-gw": HOST_GW, "udp": UDP}
 CAP_NET_ADMIN = 1 << 12
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[OneHost]:
-    with one_host(tmp_path) as host:
-        yield host
 
 
 @pytest.fixture

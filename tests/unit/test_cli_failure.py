@@ -52,6 +52,15 @@ def test_error_is_one_line_and_its_code(capsys: pytest.CaptureFixture[str], erro
     assert capsys.readouterr() == ("", f"program: {' '.join(str(error).split())}\n")
 
 
+def test_output_that_cannot_be_written_is_no_defect_and_another_file_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(raising(OSError(errno.ENOSPC, "No space left on device"))) == 1
+    assert ended(raising(OSError(errno.ENOSPC, "No space left on device", "/a/file"))) == 70
+    assert ended(raising(OSError(errno.ENOENT, "No such file"))) == 70
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "program: what there is to say cannot be written: No space left on device"
+    assert ["defect" in line for line in others] == [True, True]
+
+
 def test_defect_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
     groups = ExceptionGroup("tasks", [ExceptionGroup("more", [ZeroDivisionError("of this")])])
     assert ended(raising(groups)) == 70

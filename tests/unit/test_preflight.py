@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -11,8 +12,9 @@ from overlaynet.daemon import preflight
 from overlaynet.daemon.preflight import check_network, check_rights, tap_obstacles
 from overlaynet.errors import ConfigError, KernelPermissionError
 from overlaynet.kernel.fake import FakeKernel
-from overlaynet.model.addresses import Address, Mtu
+from overlaynet.model.addresses import Address, Family, Mtu
 from overlaynet.model.host import HostSettings
+from overlaynet.model.kernel import Sysctl
 from overlaynet.model.lease import HostId
 from overlaynet.model.network import NetworkConfig
 
@@ -27,6 +29,7 @@ HOST = HostSettings(
 )
 
 
+FORWARDING = {Family.IPV4: "ipv4/ip_forward", Family.IPV6: "ipv6/conf/all/forwarding"}
 V6_ONLY = b'{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}'
 DUAL = b'{"Network": "10.1.0.0/16", "EnableIPv6": true, "IPv6Network": "2001:db8::/48", "Backend": {"Type": "vxlan"}}'
 
@@ -42,7 +45,8 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
     """The addresses for which obstacles were looked for."""
     found: list[Address] = []
 
-    async def check_obstacles(config: NetworkConfig, listen: Address) -> None:
+    async def check_obstacles(config: NetworkConfig, listen: Address, sysctls: Sequence[Sysctl]) -> None:
+        assert [one.path for one in sysctls] == [FORWARDING[half.family] for half in config.families]
         found.append(listen)
 
     monkeypatch.setattr(preflight, "check_obstacles", check_obstacles)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from overlaynet.errors import ConfigError, ConflictError, StoreDataError, StoreUnavailableError
+from overlaynet.model.lease import HostId
 from overlaynet.model.snapshot import LeaseGone, LeasePut, Unreadable
 from overlaynet.store import sqlite_file
 from overlaynet.store.open import open_store
@@ -234,6 +235,36 @@ async def test_damaged_row_is_shown_and_does_not_hide_the_others(opened: Opener,
     assert snapshot.unreadable[0].key == "10.1.2.0-24"
 
 
+async def test_values_of_any_type_are_read_or_shown_and_hide_nothing(opened: Opener, tmp_path: Path) -> None:
+    """SQLite keeps a value as other hands put it, whatever the column's type."""
+    store = opened()
+    grant = await claim(store, A, KEY, 1)
+    for number in range(2, 6):
+        await claim(store, HostId(f"{number:032x}"), f"10.1.{number}.0-24", number)
+    whole = (await store.load()).leases
+    db = sqlite3.connect(tmp_path / "store.db")
+    db.execute("UPDATE lease SET value = CAST(value AS TEXT) WHERE key = '10.1.2.0-24'")
+    db.execute("UPDATE lease SET value = 99999999999 WHERE key = '10.1.3.0-24'")
+    db.execute("UPDATE lease SET created = 'soon' WHERE key = '10.1.4.0-24'")
+    db.execute("UPDATE lease SET features = '7' WHERE key = '10.1.5.0-24'")
+    db.execute("INSERT INTO setting VALUES ('config', '{}')")
+    db.commit()
+    db.close()
+    snapshot = await store.load()
+    assert snapshot.config == b"{}"
+    assert snapshot.leases == (grant.lease, whole[1])
+    assert [one.key for one in snapshot.unreadable] == ["10.1.3.0-24", "10.1.5.0-24", "10.1.4.0-24"]
+
+
+async def test_store_without_a_table_is_none_of_ours(opened: Opener, tmp_path: Path) -> None:
+    await claim(opened(), A, KEY, 1)
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        db.execute("DROP TABLE lease")
+    db.close()
+    with pytest.raises(StoreDataError, match="not an overlaynet store: no such table: lease"):
+        await opened().load()
+
+
 async def test_call_after_close_says_so(opened: Opener) -> None:
     store = opened()
     await store.aclose()
@@ -288,10 +319,21 @@ async def test_watcher_hears_of_what_a_file_does_not_show(opened: Opener, monkey
     watcher = Watcher(reader, (await reader.load()).revision)
     first = await claim(writer, A, "10.1.1.0-24", 1)
     await watcher.until_heard(LeasePut(first.lease))
-    monkeypatch.setattr(reader, "_file_state", lambda: (0,))
+    polls = 0
+
+    def still() -> tuple[int, ...]:
+        nonlocal polls
+        polls += 1
+        return (0,)
+
+    monkeypatch.setattr(reader, "_file_state", still)
     second = await claim(writer, B, "10.1.2.0-24", 2)
     await watcher.until_heard(LeasePut(second.lease))
-    await asyncio.sleep(0.5)  # the state that was new is an old one now
+    # The state that was new is an old one after three looks.
+    heard_at = polls
+    async with asyncio.timeout(60):
+        while polls < heard_at + 3:  # noqa: ASYNC110 - polls are what is counted
+            await asyncio.sleep(0.01)
     third = await claim(writer, A, "10.1.1.0-24", 3)
     await watcher.until_heard(LeasePut(third.lease))
     await watcher.stop()

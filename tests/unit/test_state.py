@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from overlaynet.daemon.state import forget_host, host_id, owning_directory, read_kept
+from overlaynet.daemon.state import check_place, forget_host, host_id, owning_directory, read_kept
 from overlaynet.errors import ConfigError, DaemonRunningError, StoreDataError
 
 
@@ -30,6 +30,26 @@ def test_forgotten_host_begins_as_another(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     assert read_kept(tmp_path) is None
     assert host_id(tmp_path) != first
+
+
+def test_place_of_a_file_may_be_free_or_a_file_and_nothing_else(tmp_path: Path) -> None:
+    check_place("--subnet-file", tmp_path / "none")
+    (tmp_path / "file").touch()
+    check_place("--subnet-file", tmp_path / "file")
+    for path, why in (
+        (tmp_path, "is no file"),
+        (tmp_path / "file" / "x", "Not a directory"),
+        (tmp_path / ("x" * 300), "too long"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            check_place("--subnet-file", path)
+
+
+def test_file_without_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "snapshot.json").touch()
+    os.truncate(tmp_path / "snapshot.json", 1 << 40)
+    with pytest.raises(StoreDataError, match=r"snapshot.json: cannot be read: File too large"):
+        read_kept(tmp_path)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

@@ -48,9 +48,13 @@ def host_objects(place: Place) -> list[KernelObject]:
     The last route is preferred to none other, and more general than all: it ends packets to subnets that nobody leases with an
     ICMP error, where they would leave through the default route.
     """
-    objects: list[KernelObject] = []
-    for half in place.config.families:
-        if place.settings.enable_forwarding:
-            objects.append(Sysctl(_FORWARDING[half.family], "1"))
-        objects.append(Route(half.network, link=None, metric=UNREACHABLE_METRIC, type="unreachable"))
-    return objects
+    networks = [half.network for half in place.config.families]
+    ends = (Route(network, link=None, metric=UNREACHABLE_METRIC, type="unreachable") for network in networks)
+    return [*forwarding(place), *ends]
+
+
+def forwarding(place: Place) -> tuple[Sysctl, ...]:
+    """Forwarding in each family of the network, unless that is not asked for."""
+    if not place.settings.enable_forwarding:
+        return ()
+    return tuple(Sysctl(_FORWARDING[half.family], "1") for half in place.config.families)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,8 +12,11 @@ import click
 
 from overlaynet.errors import OverlaynetError
 
+EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_DEFECT = 70
+
+_OUTPUT_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def fail(program: str, text: str, code: int) -> NoReturn:
@@ -53,6 +57,8 @@ def guarded(program: str, body: Callable[[], object]) -> NoReturn:
     except Exception as error:  # a defect of ours: one line for the operator, the rest for who asks for it
         if os.environ.get("OVERLAYNET_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno in _OUTPUT_IS_FULL and error.filename is None:
+            fail(program, f"what there is to say cannot be written: {error.strerror}", EXIT_FAILURE)
         fail(program, f"defect in overlaynet: {_innermost(error)!r}: set OVERLAYNET_DEBUG=1 to see where", EXIT_DEFECT)
     raise SystemExit(result if isinstance(result, int) else 0)
 

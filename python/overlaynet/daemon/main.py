@@ -107,7 +107,6 @@ async def _serve(
                 await check_network((await store.load()).config, host, kernel)
             except StoreUnavailableError as unavailable:
                 log.warning(str(unavailable))
-        log.info("underlay chosen", link=host.underlay, public=_shown(host))
         host = replace(host, next_hops=settings.next_hops and kernel.next_hops)
         driver = Driver(
             *(host.host, Reconciler(host, engine.config), store, kernel, engine, health),
@@ -115,6 +114,7 @@ async def _serve(
         )
         _end_on_signals(driver, release=settings.release_on_exit)
         async with serving(settings.run_dir, driver.status, settings.socket_group):
+            log.info("underlay chosen", link=host.underlay, public=_shown(host))
             failure = await driver.run(kept)
         await asyncio.to_thread(engine.apply, None)
         return failure

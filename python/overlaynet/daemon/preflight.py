@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 
 from overlaynet.backend import for_host
+from overlaynet.backend.host import forwarding
+from overlaynet.backend.plan import Place
 from overlaynet.errors import ConfigError, KernelPermissionError
 from overlaynet.kernel import Kernel
 from overlaynet.kernel.obstacles import check_obstacles
@@ -60,4 +62,4 @@ async def check_network(text: bytes | None, settings: HostSettings, kernel: Kern
         raise ConfigError(f"network configuration in {settings.store}: {error.field}", error.value, error.why) from None
     listen = settings.local_ipv4 or settings.local_ipv6
     if listen is not None:
-        await check_obstacles(for_host(config, settings), listen)
+        await check_obstacles(for_host(config, settings), listen, forwarding(Place(config, settings)))

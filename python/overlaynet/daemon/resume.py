@@ -7,6 +7,7 @@ nothing else, and nothing is wrong if it cannot: without its TUN, say after a bo
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from overlaynet.daemon.regular_file import read_regular
@@ -36,7 +37,8 @@ def resume(settings: Settings) -> Resumed:
         return Resumed(engine)
     except OSError as error:
         # Where the directory itself cannot be used, the daemon is about to say so by the flag's name.
-        return Resumed(engine, f"{ENGINE}: {error.strerror}" if settings.state_dir.is_dir() else None)
+        there = os.path.isdir(settings.state_dir)  # noqa: PTH112  # is_dir() raises where the name is too long
+        return Resumed(engine, f"{ENGINE}: {error.strerror}" if there else None)
     except StoreDataError as error:
         return Resumed(engine, str(error))
     if config is None:

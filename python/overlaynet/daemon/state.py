@@ -43,8 +43,14 @@ def check_private(flag: str, path: Path) -> None:
 
 
 def check_place(flag: str, path: Path) -> None:
-    """ConfigError: `path`, the place of a file that is to be written, is something else."""
-    if path.exists() and not path.is_file():
+    """ConfigError: `path`, the place of a file that is to be written, is something else, or none at all."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(flag, str(path), f"cannot be written: {error.strerror}") from None
+    if not stat.S_ISREG(there.st_mode):
         raise ConfigError(flag, str(path), "is there and is no file: name one")
 
 

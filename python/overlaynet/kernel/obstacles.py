@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -18,11 +18,12 @@ from overlaynet.errors import KernelError
 from overlaynet.kernel import messages
 from overlaynet.kernel.messages import LinkView
 from overlaynet.kernel.names import is_our_link
-from overlaynet.kernel.namespace import NamespaceThread
+from overlaynet.kernel.namespace import NamespaceThread, read_sysctl
 from overlaynet.kernel.observation import names_of
 from overlaynet.kernel.refusals import as_kernel_error
 from overlaynet.kernel.rtnetlink import Message, RouteSocket
 from overlaynet.model.addresses import Address, Family
+from overlaynet.model.kernel import Sysctl
 from overlaynet.model.network import HostGwOptions, NetworkConfig, UdpOptions, VxlanOptions
 
 _TUN_DEVICE: Final = "/dev/net/tun"
@@ -39,11 +40,13 @@ class _Vxlan:
     family: Family
 
 
-async def check_obstacles(config: NetworkConfig, listen: Address, namespace: str | None = None) -> None:
-    """Return if the backend of `config` can be made here; `listen` is where the packet engine would.
+async def check_obstacles(
+    config: NetworkConfig, listen: Address, sysctls: Sequence[Sysctl] = (), namespace: str | None = None
+) -> None:
+    """Return if the backend of `config` and `sysctls` can be made here; `listen` is where the packet engine would.
 
     KernelError names what is in the way, or what is missing: another's link with our name, another's VXLAN device with the same
-    VNI and port, a UDP port that is held, /dev/net/tun. KernelPermissionError: /dev/net/tun must not be opened.
+    VNI and port, a UDP port that is held, /dev/net/tun. KernelPermissionError: /dev/net/tun or /proc/sys must not be opened.
     """
     thread = NamespaceThread(namespace)
     try:
@@ -55,15 +58,18 @@ async def check_obstacles(config: NetworkConfig, listen: Address, namespace: str
         finally:
             connection.close()
         _check_names(config, views)
+        await thread.call(lambda: _check_sysctls(sysctls, link_names(config)))
         match config.backend:
             case VxlanOptions() as options:
                 devices = [device for view in views if (device := _vxlan(view)) is not None]
                 for half in config.families:
                     if options.mode == "kernel":
                         _check_vni(options, half.family, devices)
-                    if not any((device.port, device.family) == (options.port, half.family) for device in devices):
+                    there = [device.name for device in devices if (device.port, device.family) == (options.port, half.family)]
+                    # VXLAN devices share a port with one another, and with the packet engine once ours has made room for it.
+                    if not (there and options.mode == "kernel") and not any(map(is_our_link, there)):
                         unspecified = "0.0.0.0" if half.family is Family.IPV4 else "::"  # noqa: S104  # as the device will
-                        await thread.call(lambda: _check_port(half.family, unspecified, options.port))  # noqa: B023  # awaited here
+                        await thread.call(lambda: _check_port(half.family, unspecified, options.port, there))  # noqa: B023  # awaited here
                 if options.mode == "user":
                     await thread.call(_check_tun)
             case UdpOptions() as options:
@@ -108,7 +114,21 @@ def _check_vni(options: VxlanOptions, family: Family, devices: list[_Vxlan]) -> 
             )
 
 
-def _check_port(family: Family, address: str, port: int) -> None:
+def _check_sysctls(wanted: Sequence[Sysctl], links: Sequence[str]) -> None:
+    """In many containers /proc/sys is read-only, whatever rights they have. Opening a file of it to write changes nothing."""
+    paths = [one.path for one in wanted if read_sysctl(one.path) not in (None, one.value)]
+    if links:
+        paths.append("ipv6/conf/default/addr_gen_mode")  # each link has its own
+    for path in paths:
+        try:
+            os.close(os.open(f"/proc/sys/net/{path}", os.O_WRONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise as_kernel_error(error, "write", f"sysctl net/{path}") from None
+
+
+def _check_port(family: Family, address: str, port: int, devices: Sequence[str] = ()) -> None:
     with socket.socket(_FAMILIES[family], socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         if family is Family.IPV6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -117,7 +137,10 @@ def _check_port(family: Family, address: str, port: int) -> None:
         except OSError as error:
             shown = f"[{address}]:{port}" if family is Family.IPV6 else f"{address}:{port}"
             if error.errno == errno.EADDRINUSE:
-                why = "another program holds it: stop that (ss -ulpn shows it), or give the network another Backend.Port"
+                held = "another program holds it: stop that (ss -ulpn shows it)"
+                if devices:
+                    held = f"link {devices[0]} holds it: remove that"
+                why = f"{held}, or give the network another Backend.Port"
                 raise KernelError(errno.EADDRINUSE, "open", f"UDP port {shown}", why) from None
             raise as_kernel_error(error, "open", f"UDP port {shown}") from None
 

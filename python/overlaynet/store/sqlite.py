@@ -34,7 +34,7 @@ from overlaynet.model.snapshot import Changes, LeaseGone, Snapshot, StoreTraits
 from overlaynet.store.claims import check_free
 from overlaynet.store.sqlite_file import check_place, open_database
 from overlaynet.store.sqlite_ledger import SqliteLedger
-from overlaynet.store.sqlite_rows import LEASE_COLUMNS, change_in, lease_in, leases_in, revision_of
+from overlaynet.store.sqlite_rows import LEASE_COLUMNS, change_in, lease_in, leases_in, revision_of, stored_text
 
 T = TypeVar("T")
 
@@ -269,7 +269,8 @@ class SqliteStore:
 
     def _translated(self, error: sqlite3.Error) -> StoreError:
         name = getattr(error, "sqlite_errorname", "") or ""
-        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        # The plain SQLITE_ERROR is said of a statement: it names a table or a column that this file has not.
+        if name == "SQLITE_ERROR" or name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return StoreDataError(str(self._path), f"not an overlaynet store: {error}")
         return StoreUnavailableError(self.traits.name, str(error))
 
@@ -319,11 +320,12 @@ class SqliteStore:
         db = self._swept()
         db.execute("BEGIN")
         try:
-            config = db.execute("SELECT value FROM setting WHERE name = 'config'").fetchone()
+            (config,) = db.execute("SELECT value FROM setting WHERE name = 'config'").fetchone() or (None,)
             expired = {key for key, _ in self._ledger.expired(db, self._clock())}
             leases, unreadable = leases_in(db)
             kept = tuple(lease for lease in leases if lease_key(lease.subnets) not in expired)
-            return Snapshot(revision_of(db), config[0] if config else None, kept, unreadable)
+            text = None if config is None else stored_text(config)
+            return Snapshot(revision_of(db), text, kept, unreadable)
         finally:
             db.execute("ROLLBACK")
 

@@ -20,7 +20,12 @@ def revision_of(db: sqlite3.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-Row = tuple[str, bytes, str | None, str | None, int | None, int | None]
+Row = tuple[str, object, str | None, str | None, int | None, int | None]
+
+
+def stored_text(value: object) -> bytes:
+    """What is stored as text, whatever type other hands have given it: SQLite keeps a value as it is put."""
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")
 
 
 def lease_in(row: Row) -> Lease:
@@ -28,7 +33,9 @@ def lease_in(row: Row) -> Lease:
     key, value, owner, features, reserved, created = row
     try:
         names = () if features in (None, "[]") else tuple(str(name) for name in json.loads(features or "[]"))
-        attributes = decode_attributes(bytes(value))
+        attributes = decode_attributes(stored_text(value))
+        if not isinstance(created, int | None):
+            raise TypeError(f"created: must be a whole number: {created!r}")
     except (ValueError, TypeError) as error:
         raise StoreDataError(str(key), str(error)) from None
     return Lease(
@@ -62,6 +69,6 @@ def change_in(kind: str, row: Row) -> Change:
             case "gone":
                 return LeaseGone(parse_lease_key(row[0]))
             case _:
-                return ConfigPut(bytes(row[1]))
+                return ConfigPut(stored_text(row[1]))
     except StoreDataError as error:
         return Unreadable(str(row[0]), error.why)
