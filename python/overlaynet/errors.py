@@ -146,11 +146,16 @@ class LeaseLostError(StoreError):
 
 
 class HistoryGoneError(StoreError):
-    """A watch cannot be resumed at `revision`, since the store no longer keeps what came after it. Load again."""
+    """A watch cannot be resumed at `revision`, since the store no longer keeps what came after it. Load again.
 
-    def __init__(self, revision: int) -> None:
-        super().__init__(f"changes after revision {revision} are no longer kept: load again")
+    `replaced`: what was seen up to there is not the store's past: it was put back to a backup, or another took its place.
+    """
+
+    def __init__(self, revision: int, *, replaced: bool = False) -> None:
+        why = "the store was put back or replaced" if replaced else f"changes after revision {revision} are no longer kept"
+        super().__init__(f"{why}: load again")
         self.revision = revision
+        self.replaced = replaced
 
 
 class StoreDataError(StoreError):

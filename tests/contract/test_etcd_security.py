@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,6 +20,7 @@ from overlaynet.store.etcd.settings import EtcdSettings, parse_etcd_url
 from overlaynet.store.etcd.store import EtcdStore
 
 from tests.contract.etcd_server import EtcdServer, etcd_server, free_ports
+from tests.contract.namespaces import namespace, stop
 
 A = HostId("a" * 32)
 SUBNET = parse_lease_key("10.1.2.0-24")
@@ -285,3 +287,64 @@ def test_process_with_a_store_says_nothing_but_its_one_line(papers: Papers, tls:
     assert run.returncode == 3
     assert len(run.stderr.splitlines()) == 1, run.stderr
     assert "not signed by an authority" in run.stderr
+
+
+def test_password_is_in_no_line_of_the_log_and_in_no_answer(tmp_path: Path) -> None:
+    """At its most talkative, with the wrong password and then with the right one; where it is given is another matter."""
+    wrong, right = "a-wrong-pass-word", "a-right-pass-word"
+    said = tmp_path / "said"
+    with namespace("secret") as space:
+        subprocess.run(["ip", "-n", space.name, *["link", "add", "under", "type", "veth", "peer", "name", "wire"]], check=True)
+        for line in ("address add 192.0.2.1/24 dev under", "link set under up", "link set wire up"):
+            subprocess.run(["ip", "-n", space.name, *line.split()], check=True)
+        etcd = space.start("etcd", "--data-dir", str(tmp_path / "data"), "--log-level", "error", out=tmp_path / "etcd")
+        running = [etcd]
+
+        def ctl(*words: str) -> str:
+            return space.run("env", "ETCDCTL_API=3", "etcdctl", *words)
+
+        def until(text: str) -> None:
+            deadline = time.monotonic() + 60
+            while text not in said.read_text():
+                assert time.monotonic() < deadline, said.read_text()
+                time.sleep(0.05)
+
+        def daemon(password: str) -> subprocess.Popen[bytes]:
+            command = (
+                *(program("overlaynet-daemon"), "--etcd-endpoints", "http://127.0.0.1:2379", "--etcd-prefix", PREFIX),
+                *("--iface", "under", "--log-level", "debug", "--etcd-username", "overlay"),
+                *("--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run")),
+                *("--subnet-file", str(tmp_path / "subnet.env"), "--healthz-port", "0"),
+            )
+            running.append(space.start(*command, out=said, env={"FLANNELD_ETCD_PASSWORD": password}))
+            return running[-1]
+
+        try:
+            deadline = time.monotonic() + 60
+            while subprocess.run(space.command("etcdctl", "--command-timeout", "1s", "get", "x"), capture_output=True).returncode:
+                assert time.monotonic() < deadline, (tmp_path / "etcd").read_text()
+            for words in (
+                "user add root:root-secret",
+                "user grant-role root root",
+                "role add overlaynet",
+                f"role grant-permission overlaynet --prefix=true readwrite {PREFIX}/",
+                f"user add overlay:{right}",
+                "user grant-role overlay overlaynet",
+            ):
+                ctl(*words.split())
+            ctl("put", f"{PREFIX}/config", '{"Network":"10.1.0.0/16","Backend":{"Type":"host-gw"}}')
+            ctl("auth", "enable")
+            first = daemon(wrong)
+            until("user 'overlay' or the password is wrong")
+            first.kill()
+            first.wait()
+            daemon(right)
+            until("subnet.env published")
+            answer = space.run(program("overlaynet"), "--run-dir", str(tmp_path / "run"), "status", "--json")
+        finally:
+            stop(running)
+    assert '"ready": true' in answer or '"ready":true' in answer
+    kept = [path.read_text(errors="replace") for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    for text in (said.read_text(), answer, *kept):
+        assert wrong not in text
+        assert right not in text

@@ -38,7 +38,7 @@ class Replica:
         self.unreadable: dict[str, str] = {}
         self.revisions: list[int] = []
         self.loads = 0
-        self.losses = 0
+        self.losses = self.replaced = 0
         self.batches = 0
 
     async def follow(self) -> None:
@@ -48,8 +48,9 @@ class Replica:
                 self._take_over(snapshot)
                 async for changes in self._store.watch(snapshot.revision):
                     self._apply(changes)
-            except HistoryGoneError:
+            except HistoryGoneError as gone:
                 self.losses += 1
+                self.replaced += gone.replaced
             except StoreUnavailableError:
                 await asyncio.sleep(0.1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 import pytest
-from overlaynet.errors import StoreDataError
+from overlaynet.errors import HistoryGoneError, StoreDataError
 from overlaynet.kernel.fake import FakeKernel
 from overlaynet.model.kept import Kept
 from overlaynet.model.lease_text import parse_lease_key
@@ -247,6 +247,23 @@ def test_peers_missing_from_a_store_that_went_back_are_kept_named_and_let_go_in_
     assert world.states() == dict.fromkeys(("10.5.7.0-24", "10.5.8.0-24", "10.5.9.0-24"), "programmed")
     world.settle(GRACE_S)
     assert world.states() == {"10.5.7.0-24": "programmed", "10.5.9.0-24": "programmed"}
+
+
+def test_peers_missing_from_a_store_with_another_past_are_kept_however_far_it_is() -> None:
+    world = started()
+    whole = world.text()
+    world.watching = None
+    world.store.revision += 5
+    del world.store.leases[subnets(8)]
+    world.store.log.clear()
+    world.tell(StoreFailed(HistoryGoneError(3, replaced=True)))
+    world.settle(30.0)
+    assert world.text() == whole
+    (named,) = world.reports("store-went-back")
+    assert "has another past" in named
+    assert "10.5.8.0-24 at 192.0.2.8" in named
+    world.settle(GRACE_S)
+    assert world.states() == {"10.5.7.0-24": "programmed"}
 
 
 def test_subnet_of_a_kept_peer_is_not_chosen_anew() -> None:

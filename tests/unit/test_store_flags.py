@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from overlaynet.cli.store_flags import store_flags, store_location
 from overlaynet.errors import ConfigError
+from overlaynet.store.etcd.settings import parse_etcd_url
 from overlaynet.store.location import StoreLocation
 
 
@@ -53,6 +54,7 @@ def test_password_from_a_file_is_never_shown(tmp_path: Path) -> None:
 
     assert place.etcd.password == "secret"
     assert "secret" not in repr(place)
+    assert "secret" not in repr(parse_etcd_url("etcd://a", username="u", password="secret"))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Following the store: load, watch, and after any failure load again; the leases as last seen, and the configuration.
 
 What was seen stays true for this host while the store does not answer: an unreachable or unconfigured store is never an empty
-one. That holds from one run to the next, by the snapshot that the host kept. A store whose revision went back was restored or
-replaced by an older copy: peers that it lacks are kept for a grace time, in which they come back by themselves if they live.
+one. That holds from one run to the next, by the snapshot that the host kept. A store whose revision went back, or that says that
+its past is another, was restored or replaced by an older copy: peers that it lacks are kept for a grace time, in which they come
+back by themselves if they live.
 
 So there is no haste. Where all hosts may turn to the store at once, since they lost it together or were switched on together,
 each waits for a turn of its own. N hosts that load N leases read N x N; the turns are spread over so long that all of them read
@@ -71,6 +72,7 @@ class StoreFollower:
     _graced: dict[Subnets, Lease] = field(default_factory=dict)
     _grace_ends_at: float | None = None
     _newest: int = 0
+    _replaced: bool = False
     _unreadable: dict[str, str] = field(default_factory=dict)
     _load_at: float | None = 0.0
     _busy: bool = False
@@ -167,8 +169,9 @@ class StoreFollower:
         self._watching_since = now
         self.journal.act(Watch(snapshot.revision))
         leases = {lease.subnets: lease for lease in snapshot.leases}
-        if snapshot.revision < self._newest:
+        if self._replaced or snapshot.revision < self._newest:
             self._begin_grace(leases, snapshot.revision, now)
+            self._replaced = False
         self._note_differences(leases)
         self._leases, self.revision = leases, snapshot.revision
         self._take_config(snapshot.config)
@@ -242,6 +245,7 @@ class StoreFollower:
         self._failures += 1
         turn_s = self._turn_s(self._failures)
         if isinstance(error, HistoryGoneError):
+            self._replaced = self._replaced or error.replaced
             self._load_at = now + turn_s + (0.0 if self._failures == 1 else self.backoff.delay_s(self._failures - 1))
             self.journal.say("info", "store-history", f"{error}")
             return
@@ -263,9 +267,8 @@ class StoreFollower:
         missing = {subnets: lease for subnets, lease in known.items() if subnets not in leases and lease.owner != self.host}
         self._graced, self._grace_ends_at = missing, now + GRACE_S
         named = f"kept for {GRACE_S:.0f} s: {_names(missing)}" if missing else "no peer is missing from it"
-        self.journal.say(
-            "error", "store-went-back", f"the store went back from revision {self._newest} to {revision} (restored?); {named}"
-        )
+        what = f"went back from revision {self._newest} to {revision}" if revision < self._newest else "has another past"
+        self.journal.say("error", "store-went-back", f"the store {what} (restored?); {named}")
 
     def _settle_revision(self) -> None:
         """Let go of kept peers that are heard of again, or whose place is taken; know the newest revision."""

@@ -25,7 +25,7 @@ from overlaynet.store.etcd.transactions import changed_at, delete, put, read, re
 class Claim:
     """A claim of `subnets` by `owner`. ConflictError, AddressInUseError: another's lease in `seen` forbids it.
 
-    `own` is the lease on the subnets that is this host's already, if it is.
+    `own` is the lease on the subnets that is this host's already, if it is. `term` is the leader's at the time of what was seen.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Claim:
         self._owner = owner
         self._subnets = subnets
         self._attributes = attributes
-        self._since, self._cluster = seen.revision, view.cluster
+        self._since, self._cluster, self.term = seen.revision, view.cluster, view.term
         self._key, self._owner_key = view.layout.lease(subnets), view.layout.owner(subnets)
         self._there, there = view.leases.get(subnets), view.lease(subnets)
         held = view.owners.get(subnets)
@@ -69,7 +69,12 @@ class Claim:
         a cluster that is put in the place of this one does not have it.
         """
         if header.revision < self._since or (self._cluster and header.cluster_id != self._cluster):
-            raise StaleSnapshotError(f"subnet {self._subnets}", "the store was put back or replaced since it was read")
+            raise self.put_back
+
+    @property
+    def put_back(self) -> StaleSnapshotError:
+        """Why what was seen is of no use."""
+        return StaleSnapshotError(f"subnet {self._subnets}", "the store was put back or replaced since it was read")
 
     def request(self, lease_id: int) -> rpc.TxnRequest:
         """The transaction on what is known now."""

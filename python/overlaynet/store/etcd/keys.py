@@ -126,20 +126,46 @@ class OwnerRecord:
     mod_revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The keys of one range as they were at `revision`, in brief: how many, and on which etcd leases those that changed last."""
+
+    key: bytes
+    end: bytes
+    revision: int
+    count: int
+    changed: int
+    newest: frozenset[tuple[bytes, int]]
+
+    @property
+    def question(self) -> rpc.RequestOp:
+        """What to ask a cluster whose past this may be."""
+        asked = rpc.RangeRequest(key=self.key, range_end=self.end, revision=self.revision, min_mod_revision=max(1, self.changed))
+        return rpc.RequestOp(request_range=asked)
+
+    def is_in(self, answer: rpc.RangeResponse) -> bool:
+        """Whether the cluster's past shows the same: etcd counts all keys of the range, and shows those that changed last."""
+        shown = {(pair.key, pair.lease) for pair in answer.kvs}
+        return answer.count == self.count and shown == self.newest
+
+
 @dataclass(slots=True)
 class View:
     """Everything under the prefix as it was seen: by a load, then by the watch.
 
-    The leases are complete up to `revision`, at which a claim may be made; `cluster` is the id of the cluster that showed it.
+    The leases are complete up to `revision`, at which a claim may be made. `cluster` is the id of the cluster that showed it, and
+    `term` its leader's at that time: while that is the same, nobody has put the cluster back.
     """
 
     layout: Layout
     revision: int = 0
     cluster: int = 0
+    term: int = 0
     config: bytes | None = None
     leases: dict[Subnets, LeaseRecord] = field(default_factory=dict)
     owners: dict[Subnets, OwnerRecord] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    _written: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
     def lease(self, subnets: Subnets) -> Lease | None:
         """The lease with its owner, where it has one."""
@@ -158,6 +184,13 @@ class View:
         found.sort(key=lambda lease: (lease.created, lease_key(lease.subnets)))
         bad = tuple(Unreadable(key, why) for key, why in sorted(self.unreadable.items()))
         return Snapshot(self.revision, self.config, tuple(found), bad)
+
+    def standing(self, key: bytes, end: bytes, revision: int) -> Standing:
+        """The keys from `key` to `end`, of which everything up to `revision` was seen."""
+        found = {one: at for one, at in self._written.items() if one == key or key <= one < end}
+        changed = max((at for at, _ in found.values()), default=0)
+        newest = frozenset((one, lease) for one, (at, lease) in found.items() if at == changed)
+        return Standing(key, end, revision, len(found), changed, newest)
 
     def named(self, key: bytes) -> Subnets | None:
         """The subnets that a lease key or an owner key is about, or None for any other key."""
@@ -190,6 +223,7 @@ class View:
     def put(self, pair: rpc.KeyValue) -> None:
         """Take in a key. StoreDataError: it is a lease key and cannot be read."""
         key = pair.key
+        self._written[key] = pair.mod_revision, pair.lease
         if key == self.layout.config:
             self.config = pair.value
             return
@@ -212,6 +246,7 @@ class View:
 
     def delete(self, key: bytes) -> None:
         """Forget a key."""
+        self._written.pop(key, None)
         if key == self.layout.config:
             self.config = None
             return

@@ -30,7 +30,7 @@ from overlaynet.store.claims import check_free
 from overlaynet.store.etcd import client as etcd
 from overlaynet.store.etcd import rpc_pb2 as rpc
 from overlaynet.store.etcd.claim import Claim
-from overlaynet.store.etcd.feed import Feed
+from overlaynet.store.etcd.feed import Feed, see_that_it_is_the_past
 from overlaynet.store.etcd.keys import Layout, LeaseRecord, Owner, View, range_end
 from overlaynet.store.etcd.settings import EtcdSettings
 from overlaynet.store.etcd.transactions import (
@@ -49,6 +49,9 @@ _QUESTIONS_AT_ONCE = 16
 _CLAIM_TIME_S = 20.0
 """How long a claim is tried on one subnet while only others' leases change, at most; a third of the TTL if that is less."""
 
+_JUST_READ_S = 5.0
+"""Within so little time nobody stops a cluster, puts it back to a backup, and has it elect a leader and catch up."""
+
 _CLAIM_STEP_BACK_S = 0.5
 """The first span out of which the wait before the next try is drawn."""
 
@@ -61,6 +64,7 @@ class EtcdStore:
         self._layout = Layout(settings.prefix)
         self._client = etcd.EtcdClient(settings)
         self._view = View(self._layout)
+        self._read_at = 0.0
         self._feeds: set[Feed] = set()
 
     @property
@@ -70,7 +74,8 @@ class EtcdStore:
 
     async def load(self) -> Snapshot:
         """Everything at the present revision: three ranges in one request."""
-        self._view = await self._read_view()
+        read_at = asyncio.get_running_loop().time()
+        self._view, self._read_at = await self._read_view(), read_at
         return self._view.snapshot
 
     async def watch(self, after: int) -> AsyncIterator[Changes]:
@@ -98,7 +103,8 @@ class EtcdStore:
         takes_over: Lease | None = None,
     ) -> Grant:
         """See `Store.claim`."""
-        claim = Claim(self._view, Owner(host, tuple(features)), subnets, attributes, seen, takes_over)
+        view = self._view
+        claim = Claim(view, Owner(host, tuple(features)), subnets, attributes, seen, takes_over)
         if claim.own is not None:
             kept = await self._keep(claim.own, attributes, features, ttl_s)
             if kept is not None:
@@ -106,6 +112,8 @@ class EtcdStore:
         lease_id, header = await self._grant(ttl_s)
         try:
             claim.check_history(header)
+            if view.cluster and (header.raft_term != claim.term or not self._is_at(view)):
+                await self._see_that_it_is_the_past(view, claim)
             async for look_first in self._tries(ttl_s):
                 if look_first:
                     claim.learn(await self._client.call(etcd.TXN, claim.look()))
@@ -122,6 +130,19 @@ class EtcdStore:
         except StoreError:
             await self._forget_lease(lease_id)
             raise
+
+    def _is_at(self, view: View) -> bool:
+        """Whether `view` is the past of the cluster of now, if its leader is the same: it is followed, or was just read."""
+        just_read = view is self._view and asyncio.get_running_loop().time() - self._read_at < _JUST_READ_S
+        return just_read or any(feed.is_at(view) for feed in self._feeds)
+
+    async def _see_that_it_is_the_past(self, view: View, claim: Claim) -> None:
+        """StaleSnapshotError: the cluster that has another leader now never showed the leases of `view`."""
+        subnets = self._layout.subnets
+        try:
+            await see_that_it_is_the_past(self._client, view, [(subnets, range_end(subnets))], [view.revision])
+        except HistoryGoneError:
+            raise claim.put_back from None
 
     async def _tries(self, ttl_s: float) -> AsyncIterator[bool]:
         """The moments at which to try a claim, while only others' leases change; whether to look first, as time has passed.
@@ -253,9 +274,9 @@ class EtcdStore:
             answer = await self._client.call(etcd.TXN, rpc.TxnRequest(success=asked))
         except StoreUnavailableError as error:
             if revision and "required revision" in error.why:
-                raise HistoryGoneError(revision) from None
+                raise HistoryGoneError(revision, replaced="future" in error.why) from None
             raise
-        view = View(layout, revision or answer.header.revision, answer.header.cluster_id)
+        view = View(layout, revision or answer.header.revision, answer.header.cluster_id, answer.header.raft_term)
         for response in answer.responses:
             view.take_all(response.response_range.kvs)
         return view
