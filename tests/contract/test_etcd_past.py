@@ -14,6 +14,8 @@ import pytest
 from overlaynet.errors import ConflictError, HistoryGoneError, StaleSnapshotError
 from overlaynet.model.lease import Grant, HostId, LeaseAttributes, Subnets
 from overlaynet.model.lease_text import parse_lease_key
+from overlaynet.store.etcd import client as etcd_client
+from overlaynet.store.etcd import rpc_pb2 as rpc
 from overlaynet.store.etcd import store as etcd_store
 from overlaynet.store.etcd.settings import parse_etcd_url
 from overlaynet.store.etcd.store import EtcdStore
@@ -22,7 +24,8 @@ from tests.contract.etcd_server import EtcdServer, etcd_server
 from tests.contract.tcp_proxy import TcpProxy
 from tests.contract.test_etcd_watch import WITHIN_S, Replica, following
 
-A, B, C = HostId("a" * 32), HostId("b" * 32), HostId("c" * 32)
+A, B, C, D = (HostId(letter * 32) for letter in "abcd")
+OLDER, NEWER = parse_lease_key("10.1.8.0-24"), parse_lease_key("10.1.9.0-24")
 SUBNET, HALF, ELSEWHERE = (parse_lease_key(key) for key in ("10.1.2.0-24", "10.1.2.128-25", "10.1.3.0-24"))
 
 
@@ -58,7 +61,7 @@ class TwoPasts:
         seen, now = await self.old.load(), await self.near.load()
         assert self.old._view.cluster == self.near._view.cluster
         for n in range(max(0, seen.revision - now.revision) + 5):
-            await self.near.put_config(b"%d" % n)
+            await write_elsewhere(self.near, n)
         assert (await self.near.load()).revision > seen.revision
         self._proxy.lead_to(self._restored.address)
 
@@ -69,10 +72,12 @@ class TwoPasts:
 
 @asynccontextmanager
 async def two_pasts(folder: Path, prefix: str) -> AsyncIterator[TwoPasts]:
-    """B has a lease in both pasts; what else there is, is for the test to write."""
-    with etcd_server(folder / "old", fast=True) as server:
+    """D and then B have a lease in both pasts; what else there is, is for the test to write."""
+    progress = ("--experimental-watch-progress-notify-interval", "1s")
+    with etcd_server(folder / "old", *progress, fast=True) as server:
         first = EtcdStore(parse_etcd_url(f"etcd://{server.address}{prefix}"))
-        await claimed(first, B, 2, "10.1.9.0-24")
+        await claimed(first, D, 4, str(OLDER))
+        await claimed(first, B, 2, str(NEWER))
         await first.aclose()
         with put_back_as_it_was(folder / "new", server) as restored:
             async with TcpProxy(server.address) as proxy:
@@ -83,13 +88,29 @@ async def two_pasts(folder: Path, prefix: str) -> AsyncIterator[TwoPasts]:
                     await made.close()
 
 
+async def write_elsewhere(store: EtcdStore, number: int) -> None:
+    """Another user of etcd writes: a further revision in which nothing of ours has changed."""
+    await store._client.call(etcd_client.PUT, rpc.PutRequest(key=b"/elsewhere", value=b"%d" % number))
+
+
+async def until_told_of_others_writes(pasts: TwoPasts) -> None:
+    """Let `far` be told, as it is every ten minutes, how far the old one is: beyond what is new in the other past."""
+    revision = (await pasts.near.load()).revision
+    for n in range(20):
+        await write_elsewhere(pasts.old, n)
+    (feed,) = pasts.far._feeds
+    async with asyncio.timeout(WITHIN_S):
+        while min(feed._next) <= revision:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def until_equal(replica: Replica, pasts: TwoPasts) -> None:
     observer = EtcdStore(pasts.near._settings)
     await replica.until_equal(await observer.load())
     await observer.aclose()
 
 
-@pytest.mark.parametrize("what", ["put", "put and put", "gone", "taken over"])
+@pytest.mark.parametrize("what", ["put", "put and put", "older gone", "newer gone", "taken over"])
 async def test_watch_does_not_go_on_from_another_past(tmp_path: Path, prefix: str, what: str) -> None:
     async with two_pasts(tmp_path, prefix) as pasts, following(pasts.far) as replica:
         if what == "put and put":
@@ -97,15 +118,14 @@ async def test_watch_does_not_go_on_from_another_past(tmp_path: Path, prefix: st
         match what:
             case "put" | "put and put":
                 await claimed(pasts.near, C, 3, "10.1.3.0-24")
-            case "gone":
-                (lease,) = (await pasts.near.load()).leases
-                await pasts.near.revoke(lease.subnets, bar=False)
+            case "older gone":
+                await pasts.near.revoke(OLDER, bar=False)
+            case "newer gone":
+                await pasts.near.revoke(NEWER, bar=False)
             case "taken over":
-                (lease,) = (await pasts.near.load()).leases
-                await pasts.near.revoke(lease.subnets, bar=False)
-                await claimed(pasts.near, C, 3, str(lease.subnets))
-        await pasts.old.put_config(b"old")
-        await replica.until_equal(await pasts.old.load())
+                await pasts.near.revoke(NEWER, bar=False)
+                await claimed(pasts.near, C, 3, str(NEWER))
+        await until_told_of_others_writes(pasts)
         await pasts.put_back()
         await until_equal(replica, pasts)
         assert (replica.loads, replica.losses, replica.replaced) == (2, 1, 1)
@@ -137,7 +157,7 @@ async def test_claim_does_not_rest_on_another_past(
         with pytest.raises(ConflictError) as caught:
             await pasts.far.claim(A, wanted, attributes, ttl_s=60, seen=seen)
         assert isinstance(caught.value, StaleSnapshotError)
-        assert {lease.owner for lease in (await pasts.near.load()).leases} == {B, C}
+        assert {lease.owner for lease in (await pasts.near.load()).leases} == {B, C, D}
         grant = await pasts.far.claim(A, ELSEWHERE, attributes, ttl_s=60, seen=await pasts.far.load())
         assert grant.lease.owner == A
 
