@@ -11,15 +11,19 @@ from overlaynet.errors import (
     SubnetsExhaustedError,
 )
 from overlaynet.model.lease import LeaseAttributes
-from overlaynet.model.snapshot import LeaseGone, LeasePut
+from overlaynet.model.snapshot import Changes, LeaseGone, LeasePut
 from overlaynet.reconcile.actions import (
+    AnnounceReady,
     ClaimSubnet,
     ConfigurePump,
+    KeepSnapshot,
     PublishSubnetEnv,
     RenewLease,
+    Report,
     Stop,
     UpdateLease,
 )
+from overlaynet.reconcile.events import Event, KernelChanged, StoreChanged, TimerFired
 
 from tests.unit.host_world import HOST_GW, UDP, VXLAN, World, peer, settings, subnets
 
@@ -65,6 +69,55 @@ def test_expired_lease_is_said_and_forwarding_goes_on() -> None:
     assert world.text() == text
 
 
+@pytest.mark.parametrize("first", [TimerFired(), KernelChanged(), StoreChanged(Changes(2, (LeasePut(peer(9)),)))])
+def test_first_act_after_a_pause_is_to_notice_that_the_lease_has_ended(first: Event) -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    world.now += 61.0
+    world.tell(first)
+    world.settle()
+    acts = world.done[next(n for n, action in enumerate(world.done) if isinstance(action, AnnounceReady)) + 1 :]
+    acts = [action for action in acts if not isinstance(action, KeepSnapshot)]
+    assert isinstance(acts[0], Report)
+    assert acts[0].topic == "lease-expired"
+    assert any(isinstance(action, RenewLease) for action in acts[1:])
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "margin_s", "renewed_after_s", "believed_for_s"),
+    [
+        (60.0, None, 20.0, 59.0),
+        (60.0, 50.0, 10.0, 59.0),
+        (60.0, 5.0, 20.0, 59.0),
+        (86_400.0, None, 28_800.0, 86_399.0),
+        (86_400.0, 82_800.0, 3_600.0, 86_399.0),
+        (5.0, None, 5 / 3, 4.5),
+    ],
+)
+def test_lease_is_renewed_at_a_third_or_by_its_margin_and_believed_in_for_less_than_it_lasts(
+    ttl_s: float, margin_s: float | None, renewed_after_s: float, believed_for_s: float
+) -> None:
+    world = World(VXLAN, host=replace(settings(), ttl_s=ttl_s, renew_margin_s=margin_s))
+    claimed_at = world.now
+    world.settle()
+    lease = world.reconciler.lease
+    assert lease.grant is not None
+    assert lease.deadline(lease.grant.lease.attributes) == pytest.approx(claimed_at + renewed_after_s)
+    assert lease.ends_at == pytest.approx(claimed_at + believed_for_s)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_belief_ends_when_the_store_shows_that_the_lease_is_gone_and_not_when_it_is_asked_for(is_gone: bool) -> None:
+    world = World(VXLAN, peer(7))
+    world.settle()
+    own = next(one for one in world.store.leases if str(one) == world.own)
+    change = LeaseGone(own) if is_gone else LeasePut(replace(peer(9), subnets=own))
+    world.tell(StoreChanged(Changes(world.store.revision + 1, (change,))))
+    assert world.reconciler.lease.expired(world.now)
+    assert any("no longer shows this host's lease" in action.text for action in world.pending if isinstance(action, Report))
+    assert world.reconciler.lease.unheld(world.now) == "its lease has expired, or was taken"
+
+
 def test_lost_lease_is_claimed_again_on_the_same_subnet() -> None:
     world = World(VXLAN, peer(7))
     world.settle()
@@ -98,6 +151,22 @@ def test_lease_given_to_another_is_given_up_loudly_for_another_subnet() -> None:
     assert f"address {str(taken.v4).split('/')[0]}/32" not in world.text()
     assert f"route {taken.v4} via" in world.text()
     assert sum(isinstance(action, PublishSubnetEnv) for action in world.done) == 2
+
+
+def test_host_whose_subnet_was_given_away_where_none_is_free_leaves_its_kernel_and_holds_nothing() -> None:
+    world = World(b'{"Network": "10.5.4.0/22", "SubnetLen": 24, "Backend": {"Type": "vxlan"}}', peer(5), peer(6))
+    world.settle()
+    own, text = world.own, world.text()
+    assert own == "10.5.7.0-24"
+    world.change(LeasePut(replace(peer(9), subnets=subnets(7))))
+    world.settle(30.0)
+    assert world.reconciler.lease.unheld(world.now) == "its lease was lost, and no other is held yet"
+    assert world.text() == text
+    assert len(world.reports("lease-lost")) == 1
+    world.change(LeaseGone(subnets(5)))
+    world.settle(30.0)
+    assert world.own == "10.5.5.0-24"
+    assert world.states() == {"10.5.6.0-24": "programmed", "10.5.7.0-24": "programmed"}
 
 
 def test_refused_claim_is_tried_elsewhere_after_a_wait() -> None:
