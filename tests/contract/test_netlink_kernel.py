@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 import pytest_asyncio
-from overlaynet.errors import KernelError
+from overlaynet.errors import KernelError, KernelVanishedError
 from overlaynet.kernel import namespace as namespace_module
 from overlaynet.kernel.bulk import BulkSocket
 from overlaynet.kernel.entries import Fields
@@ -28,6 +28,7 @@ from overlaynet.model.kernel import (
     Delete,
     FdbEntry,
     KernelObject,
+    Link,
     LinkAddress,
     Neighbour,
     NextHop,
@@ -122,6 +123,27 @@ async def test_a_missing_tun_device_is_named(world: RealWorld, monkeypatch: pyte
     (refused,) = await world.kernel.perform([Put(TunLink("ovl-udp", Mtu(1400)))])
     assert refused is not None
     assert (refused.errno, "/dev/net/no-tun is missing" in str(refused)) == (errno.ENOENT, True)
+
+
+@pytest.mark.parametrize("link", [VXLAN, TunLink("ovl-udp", Mtu(1400))], ids=lambda link: link.name)
+@pytest.mark.parametrize("step", ["_finish", "_settle"])
+async def test_a_device_that_vanishes_while_it_is_made_is_said_to_have_vanished(
+    world: RealWorld, monkeypatch: pytest.MonkeyPatch, link: Link, step: str
+) -> None:
+    goes_on = getattr(NetlinkKernel, step)
+
+    async def snatched(*arguments: object) -> None:
+        world.remove_link(link.name)
+        await goes_on(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NetlinkKernel, step, snatched)
+        (refused,) = await world.kernel.perform([Put(link)])
+    assert type(refused) is KernelVanishedError
+    assert (refused.errno, "removed before it was set up" in str(refused)) == (errno.ENODEV, True)
+    assert await state(world) == []
+    assert await errnos(world, Put(link)) == [None]
+    assert await state(world) == [describe(link)]
 
 
 async def test_a_strict_reverse_path_filter_is_warned_of(world: RealWorld) -> None:

@@ -160,7 +160,14 @@ class Running:
     process: subprocess.Popen[bytes]
     listening: socket.socket
     log: Path
-    told: list[str] = field(default_factory=list)
+    _told: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> list[str]:
+        """What the service manager has been told up to now."""
+        while self._listen(0):
+            pass
+        return self._told
 
     @property
     def text(self) -> str:
@@ -175,9 +182,12 @@ class Running:
             assert left > 0, f"no {line} in time:\n{self.text}"
             self._listen(min(left, 0.2))
 
-    def _listen(self, wait_s: float) -> None:
-        if select.select([self.listening], [], [], wait_s)[0]:
-            self.told += self.listening.recv(4_096).decode().split("\n")
+    def _listen(self, wait_s: float) -> bool:
+        """Whether something was said in time."""
+        spoken = bool(select.select([self.listening], [], [], wait_s)[0])
+        if spoken:
+            self._told += self.listening.recv(4_096).decode().split("\n")
+        return spoken
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, wait_s: float = END_S) -> int:
         """Send the signal, and the exit code."""
@@ -185,11 +195,8 @@ class Running:
         return self.wait(wait_s=wait_s)
 
     def wait(self, *, wait_s: float = END_S) -> int:
-        """The exit code, with all that the service manager was told meanwhile."""
-        code = self.process.wait(wait_s)
-        while select.select([self.listening], [], [], 0)[0]:
-            self._listen(0)
-        return code
+        """The exit code."""
+        return self.process.wait(wait_s)
 
     def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -68,13 +68,16 @@ def test_host_that_was_in_the_network_goes_on_while_its_store_is_something_else(
     path = host.folder / "store" / "store.db"
     path.rename(path.with_name("kept.db"))
     path.mkdir()
+    host.subnet_env.unlink()
 
     running = host.start()
     until(lambda: "is a directory" in store_error(host))
-    assert "READY=1" not in running.told
+    assert running.told == []
+    assert not host.subnet_env.exists()
     path.rmdir()
     path.with_name("kept.db").rename(path)
     running.hear("READY=1")
+    assert host.subnet_env.exists()
     assert running.stop() == 0
     assert "Traceback" not in running.text
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import sqlite3
 import subprocess
 import time
@@ -106,29 +107,41 @@ def test_peer_that_a_restored_store_lacks_is_kept_and_named(kernel_lab: Lab) -> 
 
 @pytest.mark.parametrize("turns", [30, pytest.param(1_000, marks=[pytest.mark.soak, pytest.mark.timeout(3_600)])])
 def test_fast_restarts_leave_what_one_leaves(kernel_lab: Lab, turns: int) -> None:
-    lab, host = kernel_lab, kernel_lab.plan.hosts[0]
-    files = lab.files.host(host)
-    held, others, subnet = ours(lab, "host1"), foreign(lab, "host1"), files.subnet_env.read_text()
-    kept, peer = names(files.state), footprint(lab, 2)
-    lab.stop_daemon(host)
-    with flowing(lab, "pod1", "pod2") as flow:
-        for turn in range(turns):
-            lab.daemon(host).start().close()
-            # At another moment of its start each time, sometimes just before or after it is ready.
-            time.sleep(0.04 * (turn % 30))
-            (lab.stop_daemon if turn % 3 == 2 else lab.kill_daemon)(host)
-        lab.start_daemons([host])
+    with flowing(lab := kernel_lab, "pod1", "pod2") as flow:
+        restart_fast(lab, turns)
         loss = flow.end()
     assert loss.lost == 0
-    assert (ours(lab, "host1"), foreign(lab, "host1")) == (held, others)
+
+
+def restart_fast(lab: Lab, turns: int) -> None:
+    """Start host1's daemon and end it `turns` times; then all is as after one start."""
+    host = lab.plan.hosts[0]
+    files = lab.files.host(host)
+    held, others, subnet = ours(lab, "host1"), foreign(lab, "host1"), files.subnet_env.read_text()
+    kept, peer, doors = names(files.state), footprint(lab, 2), listening(lab)
+    lab.stop_daemon(host)
+    for turn in range(turns):
+        lab.daemon(host).start().close()
+        # At another moment of its start each time, sometimes just before or after it is ready.
+        time.sleep(0.04 * (turn % 30))
+        (lab.stop_daemon if turn % 3 == 2 else lab.kill_daemon)(host)
+    lab.start_daemons([host])
+    until(lambda: ours(lab, "host1") == held)
+    assert foreign(lab, "host1") == others
     assert files.subnet_env.read_text() == subnet
     assert names(files.state) == kept
+    assert listening(lab) == doors
     assert len(subprocess.run(["ip", "netns", "pids", host.namespace], capture_output=True, check=True).stdout.split()) == 1
     # And its peers' daemons, which saw it all, have grown by nothing.
     threads, descriptors, resident_kib = (after - before for after, before in zip(footprint(lab, 2), peer, strict=True))
     assert threads <= 0
     assert descriptors <= 0
     assert resident_kib < 8 * 1024
+
+
+def listening(lab: Lab) -> list[str]:
+    """The addresses and ports at which host1 hears anything."""
+    return sorted(line.split()[4] for line in lab.run("host1", "ss", "-Hlntu").stdout.splitlines())
 
 
 def names(folder: Path) -> list[str]:
@@ -265,6 +278,13 @@ def test_tun_its_address_and_routes_survive_a_killed_daemon(udp_lab: Lab) -> Non
     until(lambda: ours(lab, "host1") == held)
 
 
+@pytest.mark.parametrize("turns", [30, pytest.param(1_000, marks=[pytest.mark.soak, pytest.mark.timeout(3_600)])])
+def test_fast_restarts_of_a_packet_engine_leave_what_one_leaves(udp_lab: Lab, turns: int) -> None:
+    restart_fast(udp_lab, turns)
+    pings = traffic.ping(udp_lab, "pod1", udp_lab.pod_address("pod2"), count=5, interval_s=0.05)
+    assert pings.lost == 0
+
+
 def unqueued(text: str) -> str:
     """Without what a link says of its carrier."""
     for word in ("NO-CARRIER,", "LOWER_UP,", ",LOWER_UP", " state UP", " state DOWN", " state UNKNOWN", " linkdown"):
@@ -299,11 +319,12 @@ def test_daemon_that_cannot_reach_its_store_forwards_from_what_it_kept(name: str
             assert [peer["state"] for peer in shown["peers"]] == ["programmed"]
             assert shown["kernel_writes"] == 0
             assert readiness(lab, "host1") == "503"
-            assert files.subnet_env.stat().st_mtime_ns == published
             with flowing(lab, "pod1", "pod2") as flow:
                 flow.run_for(0.5)
                 loss = flow.end()
             assert loss.lost == 0
+            assert files.subnet_env.stat().st_mtime_ns == published
+            assert not select.select([start.listening], [], [], 0)[0], "the service manager was told something"
             lock.execute("ROLLBACK")
             start.ready(time.monotonic() + 60)
         finally:
