@@ -72,11 +72,13 @@ class TwoPasts:
 
 @asynccontextmanager
 async def two_pasts(folder: Path, prefix: str) -> AsyncIterator[TwoPasts]:
-    """D and then B have a lease in both pasts; what else there is, is for the test to write."""
+    """D and then B have a lease in both pasts, which hold keys that are no lease's, too; what else there is, is for the test to write."""
     progress = ("--experimental-watch-progress-notify-interval", "1s")
     with etcd_server(folder / "old", *progress, fast=True) as server:
         first = EtcdStore(parse_etcd_url(f"etcd://{server.address}{prefix}"))
         await claimed(first, D, 4, str(OLDER))
+        for strange in ("subnets/junk", f"subnets/{SUBNET}-", "overlaynet/owner/junk"):
+            await first._client.call(etcd_client.PUT, rpc.PutRequest(key=f"{prefix}/{strange}".encode(), value=b"junk"))
         await claimed(first, B, 2, str(NEWER))
         await first.aclose()
         with put_back_as_it_was(folder / "new", server) as restored:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
@@ -154,7 +154,8 @@ class View:
     """Everything under the prefix as it was seen: by a load, then by the watch.
 
     The leases are complete up to `revision`, at which a claim may be made. `cluster` is the id of the cluster that showed it, and
-    `term` its leader's at that time: while that is the same, nobody has put the cluster back.
+    `term` its leader's at that time: while that is the same, nobody has put the cluster back. `_others` are the keys, with their
+    last revisions and etcd leases, that are no lease's and no owner's.
     """
 
     layout: Layout
@@ -165,7 +166,7 @@ class View:
     leases: dict[Subnets, LeaseRecord] = field(default_factory=dict)
     owners: dict[Subnets, OwnerRecord] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
-    _written: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    _others: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
     def lease(self, subnets: Subnets) -> Lease | None:
         """The lease with its owner, where it has one."""
@@ -187,10 +188,18 @@ class View:
 
     def standing(self, key: bytes, end: bytes, revision: int) -> Standing:
         """The keys from `key` to `end`, of which everything up to `revision` was seen."""
-        found = {one: at for one, at in self._written.items() if one == key or key <= one < end}
-        changed = max((at for at, _ in found.values()), default=0)
-        newest = frozenset((one, lease) for one, (at, lease) in found.items() if at == changed)
+        found = list(self._keys(key, end))
+        changed = max((at for _, at, _ in found), default=0)
+        newest = frozenset((one, lease) for one, at, lease in found if at == changed)
         return Standing(key, end, revision, len(found), changed, newest)
+
+    def _keys(self, key: bytes, end: bytes) -> Iterator[tuple[bytes, int, int]]:
+        """Each key from `key` to `end` that is there, the revision of its last change, and its etcd lease."""
+        if key == self.layout.subnets:
+            yield from ((self.layout.lease(one), record.mod_revision, record.lease_id) for one, record in self.leases.items())
+        if key == self.layout.owners:
+            yield from ((self.layout.owner(one), record.mod_revision, record.lease_id) for one, record in self.owners.items())
+        yield from ((one, at, lease) for one, (at, lease) in self._others.items() if one == key or key <= one < end)
 
     def named(self, key: bytes) -> Subnets | None:
         """The subnets that a lease key or an owner key is about, or None for any other key."""
@@ -223,7 +232,7 @@ class View:
     def put(self, pair: rpc.KeyValue) -> None:
         """Take in a key. StoreDataError: it is a lease key and cannot be read."""
         key = pair.key
-        self._written[key] = pair.mod_revision, pair.lease
+        self._others[key] = pair.mod_revision, pair.lease
         if key == self.layout.config:
             self.config = pair.value
             return
@@ -241,12 +250,13 @@ class View:
             self._forget_unreadable(name)
             raise StoreDataError(name, error.why) from None
         self.unreadable.pop(name, None)
+        del self._others[key]
         lease = Lease(subnets, attributes, reserved=pair.lease == 0, created=pair.create_revision)
         self.leases[subnets] = LeaseRecord(lease, pair.lease, pair.mod_revision)
 
     def delete(self, key: bytes) -> None:
         """Forget a key."""
-        self._written.pop(key, None)
+        self._others.pop(key, None)
         if key == self.layout.config:
             self.config = None
             return
@@ -262,6 +272,7 @@ class View:
         subnets = self.named(pair.key)
         if subnets is None:
             return
+        del self._others[pair.key]
         self.owners[subnets] = OwnerRecord(parse_owner(pair.value), pair.lease, pair.mod_revision)
 
     def _forget_unreadable(self, name: str) -> None:
