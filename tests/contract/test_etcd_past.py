@@ -72,7 +72,7 @@ class TwoPasts:
 
 @asynccontextmanager
 async def two_pasts(folder: Path, prefix: str) -> AsyncIterator[TwoPasts]:
-    """D and then B have a lease in both pasts, which hold keys that are no lease's, too; what else there is, is for the test to write."""
+    """D and then B have a lease in both pasts, and there are keys that are no leases. What else there is, the test writes."""
     progress = ("--experimental-watch-progress-notify-interval", "1s")
     with etcd_server(folder / "old", *progress, fast=True) as server:
         first = EtcdStore(parse_etcd_url(f"etcd://{server.address}{prefix}"))
