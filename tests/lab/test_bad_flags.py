@@ -155,6 +155,12 @@ def test_output_that_cannot_be_written_is_named_and_no_defect(host: OneHost) -> 
     )
 
 
+@pytest.mark.parametrize("errors", ["2>&-", "2>/dev/full"])
+def test_code_is_the_same_where_nobody_takes_the_line(host: OneHost, errors: str) -> None:
+    done = host.end("sh", "-c", f'exec "$@" {errors}', "sh", *host.daemon_command("--iface", "eth9"))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
 def test_commands_name_what_is_wrong(host: OneHost) -> None:
     host.configure(VXLAN)
     for words, code, named in (

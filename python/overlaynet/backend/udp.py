@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from overlaynet.backend.host import host_objects, local_address, own_subnet, public_address, route_metric
 from overlaynet.backend.plan import Base, Outcome, PeerPlan, Place, Refused
 from overlaynet.errors import ConfigError
-from overlaynet.model.addresses import Family, Mtu
+from overlaynet.model.addresses import Address, Family, Mtu
 from overlaynet.model.dataplane import PumpConfig, PumpPeer
 from overlaynet.model.kernel import LinkAddress, Route, Sysctl, TunLink, Underlay
 from overlaynet.model.lease import Lease, LeaseAttributes
@@ -42,6 +42,11 @@ class UdpBackend:
         wanted = (*(half.family for half in self.place.config.families), *Family)
         return next((family for family in wanted if has[family]), Family.IPV4)
 
+    @property
+    def listen(self) -> Address:
+        """Where the engine listens. ConfigError: the underlay has no address."""
+        return local_address(self.place, self.outer)
+
     def attributes(self) -> LeaseAttributes:
         """The public addresses; flannel's udp publishes no type and no data."""
         local_address(self.place, self.outer)
@@ -69,9 +74,8 @@ class UdpBackend:
                 objects.append(Route(half.network, link=TUN_NAME, metric=route_metric(half.family)))
         if not local:
             return Base(tuple(objects), mtu)
-        listen = (local_address(self.place, self.outer),)
         addresses = tuple(subnet.network_address for subnet in local)
-        return Base(tuple(objects), mtu, PumpConfig(TUN_NAME, listen, self.port, mtu, tuple(local), addresses))
+        return Base(tuple(objects), mtu, PumpConfig(TUN_NAME, (self.listen,), self.port, mtu, tuple(local), addresses))
 
     def peer(self, own: Lease, peer: Lease, underlay: Underlay) -> Outcome:  # noqa: ARG002
         """No objects: the engine's table has the peer. Any backend type is taken, as flannel's udp does."""

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -20,8 +21,12 @@ _OUTPUT_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def fail(program: str, text: str, code: int) -> NoReturn:
-    """End with one line and an exit code."""
-    sys.stderr.write(f"{program}: {' '.join(text.split())}\n")
+    """End with one line and an exit code; with the code alone where nobody takes the line."""
+    try:
+        sys.stderr.write(f"{program}: {' '.join(text.split())}\n")
+    except OSError:
+        # What is left in its buffer would be tried again at the end, and change the code.
+        sys.stderr = None
     raise SystemExit(code)
 
 
@@ -32,6 +37,9 @@ def run(program: str, command: click.Command, arguments: Sequence[str]) -> NoRet
 
 def guarded(program: str, body: Callable[[], object]) -> NoReturn:
     """Run `body`, and end the process: with its integer result, or with one line for what went wrong."""
+    if sys.stderr is None:
+        # Closed from the start: its number must not go to a file or socket of ours.
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for as long as the process runs
     try:
         result = body()
     except click.exceptions.Exit as end:

@@ -11,9 +11,10 @@ import platform
 import re
 from pathlib import Path
 
-from overlaynet.backend import for_host
+from overlaynet.backend import backend_for, for_host
 from overlaynet.backend.host import forwarding
 from overlaynet.backend.plan import Place
+from overlaynet.backend.udp import UdpBackend
 from overlaynet.errors import ConfigError, KernelPermissionError
 from overlaynet.kernel import Kernel
 from overlaynet.kernel.obstacles import check_obstacles
@@ -60,6 +61,7 @@ async def check_network(text: bytes | None, settings: HostSettings, kernel: Kern
         check_servable(config, settings, (await kernel.observe(Scope(settings.underlay, ours=False))).underlay)
     except ConfigError as error:
         raise ConfigError(f"network configuration in {settings.store}: {error.field}", error.value, error.why) from None
-    listen = settings.local_ipv4 or settings.local_ipv6
+    backend = backend_for(config, settings)
+    listen = backend.listen if isinstance(backend, UdpBackend) else settings.local_ipv4 or settings.local_ipv6
     if listen is not None:
         await check_obstacles(for_host(config, settings), listen, forwarding(Place(config, settings)))
