@@ -201,10 +201,10 @@ fn lookups_v6(report: &mut Report, entries: &[Entry<u128>]) {
 fn memory(report: &mut Report, v4: &[Entry<u32>], v6: &[Entry<u128>]) {
     let (ours, all) = weighed(|| Ours::<u32>::load(v4));
     let (_trie, peer) = weighed(|| PrefixTrie::<u32>::load(v4));
-    weigh(report, "v4", ours.0.as_lookup().bytes(), all, peer, v4.len());
+    weigh(report, "v4", ours.table.as_lookup().bytes(), all, peer, v4.len());
     report.add(
         "memory, v4: lookup structure / prefix-trie",
-        ours.0.as_lookup().bytes() as f64 / peer as f64,
+        ours.table.as_lookup().bytes() as f64 / peer as f64,
         "x",
         Target::AtMost(0.5),
     );
@@ -217,7 +217,7 @@ fn memory(report: &mut Report, v4: &[Entry<u32>], v6: &[Entry<u128>]) {
     drop(ours);
     let (ours, all) = weighed(|| Ours::<u128>::load(v6));
     let (_trie, peer) = weighed(|| PrefixTrie::<u128>::load(v6));
-    weigh(report, "v6", ours.0.as_lookup().bytes(), all, peer, v6.len());
+    weigh(report, "v6", ours.table.as_lookup().bytes(), all, peer, v6.len());
 }
 
 fn weigh(report: &mut Report, table: &str, lookup: usize, all: usize, peer: usize, prefixes: usize) {

@@ -1,4 +1,5 @@
 //! Ours and the peers behind one interface: load, look every address up and add up what is found, and where a crate can, change.
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ip_network_table_deps_treebitmap::IpLookupTable;
@@ -63,39 +64,72 @@ impl Family for u128 {
     }
 }
 
-/// Ours, with values read: slots in batches, then the entry of each.
-pub struct Ours<A: Family>(pub PrefixTable<A::Prefix, u32>);
+/// Ours, with values read: slots in batches, then the value of each, which lie by slot.
+pub struct Ours<A: Family> {
+    pub table: PrefixTable<A::Prefix, ()>,
+    values: Vec<u32>,
+}
+
+impl<A: Family> Ours<A> {
+    fn put(&mut self, slot: u32, value: u32) {
+        let at = slot as usize;
+        if at >= self.values.len() {
+            self.values.resize(at + 1, 0);
+        }
+        self.values[at] = value;
+    }
+}
 
 impl<A: Family> Table<A> for Ours<A> {
     const NAME: &'static str = "overlaynet";
 
     fn load(entries: &[Entry<A>]) -> Self {
-        let entries = entries
+        let mut sorted: Vec<_> = entries
             .iter()
-            .map(|&(address, len, value)| (address.prefix(len), value));
-        let table = entries.collect();
-        pages::advise_table(&table);
-        Self(table)
+            .map(|&(address, len, value)| (address.prefix(len), value))
+            .collect();
+        if !sorted.is_sorted_by_key(|entry| entry.0) {
+            sorted.sort_by_key(|entry| entry.0);
+        }
+        let mut ours = Self {
+            table: PrefixTable::new(),
+            values: Vec::with_capacity(entries.len()),
+        };
+        let mut slots = Vec::with_capacity(entries.len());
+        let prefixes = sorted.iter().map(|&(prefix, _)| (prefix, ()));
+        ours.table.extend_in_order(prefixes, |slot| slots.push(slot));
+        for (slot, (_, value)) in slots.into_iter().zip(sorted) {
+            ours.put(slot, value);
+        }
+        pages::advise_table(&ours.table);
+        let values = ours.values.as_ptr_range();
+        pages::advise(values.start.cast()..values.end.cast());
+        ours
     }
 
     fn sum(&self, addresses: &[A]) -> u64 {
         let mut slots = [0; 256];
         let mut sum = 0;
         for part in addresses.chunks(slots.len()) {
-            cpu::lookup_slots(self.0.as_lookup(), part, &mut slots);
+            cpu::lookup_slots(self.table.as_lookup(), part, &mut slots);
             for &slot in &slots[..part.len()] {
-                sum += self.0.entry(slot).map_or(0, |(_, &value)| u64::from(value));
+                sum += self
+                    .values
+                    .get(slot as usize)
+                    .map_or(0, |&value| u64::from(value));
             }
         }
         sum
     }
 
     fn insert(&mut self, (address, len, value): Entry<A>) {
-        self.0.insert(address.prefix(len), value);
+        let slot = self.table.next_slot();
+        self.table.insert(address.prefix(len), ());
+        self.put(slot, value);
     }
 
     fn remove(&mut self, (address, len, _): Entry<A>) {
-        self.0.remove(&address.prefix(len));
+        self.table.remove(&address.prefix(len));
     }
 }
 
@@ -105,7 +139,7 @@ impl<A: Family> Ours<A> {
         let mut slots = [0; 256];
         let mut sum = 0;
         for part in addresses.chunks(slots.len()) {
-            cpu::lookup_slots(self.0.as_lookup(), part, &mut slots);
+            cpu::lookup_slots(self.table.as_lookup(), part, &mut slots);
             sum += slots[..part.len()]
                 .iter()
                 .filter(|&&slot| slot != NO_SLOT)
@@ -116,11 +150,16 @@ impl<A: Family> Ours<A> {
 
     /// The same one by one, prefix and value.
     pub fn one_by_one(&self, addresses: &[A]) -> u64 {
-        let find = |&address: &A| self.0.lookup_slot(address).and_then(|slot| self.0.entry(slot));
+        let find = |&address: &A| {
+            let slot = self.table.lookup_slot(address)?;
+            let (prefix, ()) = self.table.entry(slot)?;
+            black_box(prefix);
+            self.values.get(slot as usize)
+        };
         addresses
             .iter()
             .filter_map(find)
-            .map(|(_, &value)| u64::from(value))
+            .map(|&value| u64::from(value))
             .sum()
     }
 }

@@ -2,12 +2,14 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
-use super::lookup::{HEADER, Lookup, Map, NODE};
+use super::lookup::Lookup;
+use super::node::{Draft, LONGEST, Map};
 use crate::prefix::Prefix;
 
 /// One more than the longest block's length, in words.
-const CLASSES: usize = HEADER + 256 + 1;
+const CLASSES: usize = LONGEST + 1;
 
 /// No block: the end of a list of free ones.
 const NONE: u32 = u32::MAX;
@@ -35,6 +37,7 @@ pub(super) struct Blocks<P: Prefix> {
     free_words: usize,
     /// Room for those who change nodes, kept so that they need not allocate.
     pub(super) scratch: Vec<u32>,
+    draft: Draft,
     /// Where other threads read: what was taken out of use, in that order.
     retired: Option<VecDeque<Retired>>,
     /// How much had been retired when the first of those was.
@@ -50,6 +53,7 @@ impl<P: Prefix> Blocks<P> {
             free: Vec::new(),
             free_words: 0,
             scratch: Vec::new(),
+            draft: Draft::default(),
             retired: None,
             reclaimed: 0,
         }
@@ -63,6 +67,7 @@ impl<P: Prefix> Blocks<P> {
             free: self.free.clone(),
             free_words: self.free_words,
             scratch: Vec::new(),
+            draft: Draft::default(),
             retired: None,
             reclaimed: 0,
         }
@@ -86,23 +91,28 @@ impl<P: Prefix> Blocks<P> {
     /// Whether the memory is nearly used up while a good part of it is free, in pieces.
     pub(super) fn is_scattered(&self) -> bool {
         let room = self.lookup.capacity() - self.end;
-        room < HEADER + 256 && self.free_words > 1024 && self.free_words * 4 > self.end
+        room < LONGEST && self.free_words > 1024 && self.free_words * 4 > self.end
     }
 
-    /// A new node with these runs, whose values are still to be written.
-    pub(super) fn node(&mut self, map: &Map) -> u32 {
-        let start = self.allocate(HEADER + map.count());
-        for (at, word) in (start..).zip(map.header()) {
-            self.lookup.set_word(at, word);
-        }
-        as_word(start) | NODE
+    /// A new node with these runs. Slots from `base` on take the least room.
+    pub(super) fn node(&mut self, map: &Map, runs: &[u32], base: u32) -> u32 {
+        let mut draft = mem::take(&mut self.draft);
+        let words = draft.words(map, runs, base);
+        let start = self.allocate(words.count());
+        let mut at = start..;
+        let node = words.write(start, |word| {
+            if let Some(at) = at.next() {
+                self.lookup.set_word(at, word);
+            }
+        });
+        self.draft = draft;
+        node
     }
 
     /// Takes the node out of use, which nothing leads to any more.
     pub(super) fn retire(&mut self, node: u32) {
-        let count = self.lookup.map(node).count();
-        let class = HEADER + count;
-        let start = node ^ NODE;
+        let block = self.lookup.nodes().block(node);
+        let (start, class) = (as_word(block.start), block.len());
         match &mut self.retired {
             Some(retired) => retired.push_back(Retired::Block {
                 start,
@@ -201,8 +211,5 @@ impl<P: Prefix> Blocks<P> {
 }
 
 fn as_word(start: usize) -> u32 {
-    u32::try_from(start)
-        .ok()
-        .filter(|word| word & NODE == 0)
-        .expect("8 GiB of nodes are more than 2^31 prefixes need")
+    u32::try_from(start).expect("a node's words are at places of at most 30 bits")
 }

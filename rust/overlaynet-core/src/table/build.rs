@@ -2,7 +2,8 @@
 use alloc::vec::Vec;
 
 use super::entries::Entries;
-use super::lookup::{BitsOf, HEADER, Lookup, Map, NO_SLOT, NODE, Shape};
+use super::lookup::{BitsOf, Lookup, NO_SLOT, Shape};
+use super::node::{Draft, Map};
 use crate::address::{Address, Bits};
 use crate::prefix::Prefix;
 
@@ -38,6 +39,7 @@ pub(super) fn build<P: Prefix, T>(entries: &Entries<P, T>, slots: &[u32]) -> Bui
         entries,
         words: Vec::new(),
         values: Vec::new(),
+        draft: Draft::default(),
     };
     let mut root = alloc::vec![outside; 1 << shape.root_bits()];
     builder.cells(
@@ -95,6 +97,7 @@ struct Builder<'a, P: Prefix, T> {
     words: Vec<u32>,
     /// Values of the nodes that are being built, the outer ones' first.
     values: Vec<u32>,
+    draft: Draft,
 }
 
 impl<P: Prefix, T> Builder<'_, P, T> {
@@ -176,11 +179,16 @@ impl<P: Prefix, T> Builder<'_, P, T> {
                 last = Some(word);
             }
         });
-        let start = self.words.len();
-        self.words.extend(map.header());
-        self.words.extend(self.values.drain(mark..));
-        debug_assert!(start + HEADER <= self.words.len());
-        u32::try_from(start).expect("fewer than 2^31 words of nodes") | NODE
+        let first = slots.first().copied().unwrap_or(inherited);
+        let base = if first.wrapping_sub(inherited) < 64 {
+            inherited
+        } else {
+            first
+        };
+        let words = self.draft.words(&map, &self.values[mark..], base);
+        let node = words.write(self.words.len(), |word| self.words.push(word));
+        self.values.truncate(mark);
+        node
     }
 
     fn nested(

@@ -8,21 +8,12 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::node::{NODE, Nodes};
 use crate::address::{Bits, Packed};
 use crate::prefix::Prefix;
 
 /// What [`Lookup::slot`] finds where no prefix holds the address.
 pub const NO_SLOT: u32 = 0x7fff_ffff;
-
-/// A word with this bit is the place of a node; one without it is a slot.
-pub(super) const NODE: u32 = 0x8000_0000;
-
-/// Words of a node before its values: a map of 256 bits, then the runs before each quarter of it, a byte each.
-pub(super) const HEADER: usize = 9;
-
-/// Words of a node before its first value's: runs are counted from one.
-const BEFORE_VALUES: u32 = 8;
-const _: () = assert!(HEADER == 1 + BEFORE_VALUES as usize);
 
 /// How many addresses of a batch go down together: more lines of memory than the processor waits for at once, so that their number
 /// is its own.
@@ -31,9 +22,6 @@ const LANES: usize = 32;
 /// From how many bytes of nodes on they do, in IPv6, whose lookups go through three nodes or four. What stays in the caches next to the
 /// processor does not repay the steps. Nor do lookups of IPv4, mostly of one node, which the processor overlaps by itself.
 pub(super) const STAGED_FROM_BYTES: usize = 1 << 18;
-
-/// Which of them has those bytes.
-const RANKS: usize = 8;
 
 /// Which part of a table's address is resolved by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,52 +85,37 @@ impl<P: Prefix> Lookup<P> {
     /// Inlined into its caller, so that it is compiled for the processor that the caller is compiled for.
     #[inline(always)]
     pub fn slots<A: Packed<P::Address>>(&self, addresses: &[A], slots: &mut [u32]) {
+        let view = self.view();
         if P::BITS == 32 || size_of_val(&*self.words) < STAGED_FROM_BYTES {
             for (address, slot) in addresses.iter().zip(slots) {
-                *slot = self.find(address.bits());
+                *slot = view.find(address.bits());
             }
             return;
         }
         for (addresses, slots) in addresses.chunks(LANES).zip(slots.chunks_mut(LANES)) {
-            self.staged(addresses, slots);
+            view.staged(addresses, slots);
         }
     }
 
-    /// The same for at most [`LANES`] addresses, which go down together: each step reads a word for every address before the next
-    /// step reads what these lead to, so that the processor waits for many lines of memory at once, and no branch hangs on a line
-    /// that has not come.
     #[inline(always)]
-    fn staged<A: Packed<P::Address>>(&self, addresses: &[A], slots: &mut [u32]) {
-        let mut left = [0_u8; LANES];
-        let mut places = [0_u32; LANES];
-        let outside = self.outside.load(Ordering::Acquire);
-        let mut count = 0;
-        for (lane, (address, slot)) in (0_u8..).zip(addresses.iter().zip(&mut *slots)) {
-            let bits = address.bits();
-            let inside = (bits ^ self.shape.window) & self.mask == BitsOf::<P>::ZERO;
-            let word = self.root[self.shape.root_index(bits)].load(Ordering::Acquire);
-            let word = if inside { word } else { outside };
-            *slot = word;
-            left[count] = lane;
-            count += usize::from(word & NODE != 0);
+    pub(super) fn find(&self, bits: BitsOf<P>) -> u32 {
+        self.view().find(bits)
+    }
+
+    #[inline(always)]
+    fn view(&self) -> View<'_, P> {
+        View {
+            shape: self.shape,
+            mask: self.mask,
+            outside: &self.outside,
+            root: &self.root,
+            nodes: self.nodes(),
         }
-        let mut at = self.shape.depth / 8;
-        while count > 0 {
-            for (&lane, place) in left[..count].iter().zip(&mut places) {
-                let lane = usize::from(lane);
-                *place = self.place(slots[lane], addresses[lane].byte_at(at));
-            }
-            let mut next = 0;
-            for (step, place) in places[..count].iter().enumerate() {
-                let lane = left[step];
-                let word = self.words[*place as usize].load(Ordering::Acquire);
-                slots[usize::from(lane)] = word;
-                left[next] = lane;
-                next += usize::from(word & NODE != 0);
-            }
-            count = next;
-            at += 1;
-        }
+    }
+
+    #[inline(always)]
+    pub(super) fn nodes(&self) -> Nodes<'_> {
+        Nodes(&self.words)
     }
 
     /// Where the memory that lookups read lies, for advice to the system about it.
@@ -155,40 +128,6 @@ impl<P: Prefix> Lookup<P> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.root) + size_of_val(&*self.words)
-    }
-
-    #[inline(always)]
-    pub(super) fn find(&self, bits: BitsOf<P>) -> u32 {
-        if (bits ^ self.shape.window) & self.mask != BitsOf::<P>::ZERO {
-            return self.outside.load(Ordering::Acquire);
-        }
-        let mut word = self.root[self.shape.root_index(bits)].load(Ordering::Acquire);
-        let mut at = self.shape.depth / 8;
-        while word & NODE != 0 {
-            word = self.below(word, bits.byte(at));
-            at += 1;
-        }
-        word
-    }
-
-    /// The word of the run that holds `index`.
-    #[inline(always)]
-    fn below(&self, node: u32, index: u8) -> u32 {
-        self.words[self.place(node, index) as usize].load(Ordering::Acquire)
-    }
-
-    /// Where that word is.
-    #[inline(always)]
-    fn place(&self, node: u32, index: u8) -> u32 {
-        let start = (node ^ NODE) as usize;
-        let header = &self.words[start..start + HEADER];
-        let (quarter, bit) = (usize::from(index >> 6), u32::from(index & 63));
-        let part = |at: usize| u64::from(header[2 * quarter + at].load(Ordering::Relaxed));
-        let map = part(1) << 32 | part(0);
-        // At most 192 before the last quarter.
-        let before = header[RANKS].load(Ordering::Relaxed) >> (8 * quarter) & 0xff;
-        let run = before + (map << (63 - bit)).count_ones();
-        (node ^ NODE) + BEFORE_VALUES + run
     }
 
     pub(super) const fn shape(&self) -> &Shape<BitsOf<P>> {
@@ -213,27 +152,6 @@ impl<P: Prefix> Lookup<P> {
 
     pub(super) fn set_word(&self, at: usize, word: u32) {
         self.words[at].store(word, Ordering::Release);
-    }
-
-    /// Copies words into a block that nothing leads to yet.
-    pub(super) fn copy_words(&self, from: usize, to: usize, count: usize) {
-        for (from, to) in self.words[from..from + count]
-            .iter()
-            .zip(&self.words[to..to + count])
-        {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-
-    /// The node's map.
-    pub(super) fn map(&self, node: u32) -> Map {
-        let start = (node ^ NODE) as usize;
-        Map(core::array::from_fn(|at| self.word(start + at)))
-    }
-
-    /// The place of the node's value of number `run`.
-    pub(super) const fn value_at(node: u32, run: usize) -> usize {
-        (node ^ NODE) as usize + HEADER + run
     }
 
     /// The same in memory of its own, with room for `capacity` words, or as many as there are.
@@ -288,8 +206,8 @@ impl<P: Prefix> Lookup<P> {
         let mut last = bits;
         while word & NODE != 0 {
             let index = bits.byte(depth / 8);
-            let end = self.map(word).next(usize::from(index) + 1).unwrap_or(256) - 1;
-            word = self.below(word, index);
+            let end = self.nodes().map(word).next(usize::from(index) + 1).unwrap_or(256) - 1;
+            word = self.nodes().below(word, index);
             last = bits & BitsOf::<P>::mask(depth)
                 | BitsOf::<P>::placed(end, depth + 8)
                 | BitsOf::<P>::host_mask(depth + 8);
@@ -324,8 +242,8 @@ impl<P: Prefix> Lookup<P> {
         let mut first = bits;
         while word & NODE != 0 {
             let index = bits.byte(depth / 8);
-            let start = self.map(word).last(usize::from(index));
-            word = self.below(word, index);
+            let start = self.nodes().map(word).last(usize::from(index));
+            word = self.nodes().below(word, index);
             first = bits & BitsOf::<P>::mask(depth) | BitsOf::<P>::placed(start, depth + 8);
             depth += 8;
         }
@@ -333,87 +251,70 @@ impl<P: Prefix> Lookup<P> {
     }
 }
 
+/// A lookup's parts, copied, since all that lies in memory counts as changed after each word that was read with acquire order.
+struct View<'a, P: Prefix> {
+    shape: Shape<BitsOf<P>>,
+    mask: BitsOf<P>,
+    outside: &'a AtomicU32,
+    root: &'a [AtomicU32],
+    nodes: Nodes<'a>,
+}
+
+impl<P: Prefix> View<'_, P> {
+    #[inline(always)]
+    fn find(&self, bits: BitsOf<P>) -> u32 {
+        if (bits ^ self.shape.window) & self.mask != BitsOf::<P>::ZERO {
+            return self.outside.load(Ordering::Acquire);
+        }
+        let mut word = self.root[self.shape.root_index(bits)].load(Ordering::Acquire);
+        let mut at = self.shape.depth / 8;
+        while word & NODE != 0 {
+            word = self.nodes.below(word, bits.byte(at));
+            at += 1;
+        }
+        word
+    }
+
+    /// The same for at most [`LANES`] addresses, which go down together: each step reads a word for every address before the next
+    /// step reads what these lead to, so that the processor waits for many lines of memory at once, and no branch hangs on a line
+    /// that has not come.
+    #[inline(always)]
+    fn staged<A: Packed<P::Address>>(&self, addresses: &[A], slots: &mut [u32]) {
+        let mut left = [0_u8; LANES];
+        let mut runs = [0_usize; LANES];
+        let outside = self.outside.load(Ordering::Acquire);
+        let mut count = 0;
+        for (lane, (address, slot)) in (0_u8..).zip(addresses.iter().zip(&mut *slots)) {
+            let bits = address.bits();
+            let inside = (bits ^ self.shape.window) & self.mask == BitsOf::<P>::ZERO;
+            let word = self.root[self.shape.root_index(bits)].load(Ordering::Acquire);
+            let word = if inside { word } else { outside };
+            *slot = word;
+            left[count] = lane;
+            count += usize::from(word & NODE != 0);
+        }
+        let mut at = self.shape.depth / 8;
+        while count > 0 {
+            for (&lane, run) in left[..count].iter().zip(&mut runs) {
+                let lane = usize::from(lane);
+                *run = self.nodes.run_of(slots[lane], addresses[lane].byte_at(at));
+            }
+            let mut next = 0;
+            for (step, &run) in runs[..count].iter().enumerate() {
+                let lane = left[step];
+                let word = self.nodes.run(slots[usize::from(lane)], run);
+                slots[usize::from(lane)] = word;
+                left[next] = lane;
+                next += usize::from(word & NODE != 0);
+            }
+            count = next;
+            at += 1;
+        }
+    }
+}
+
 /// Where `items` lie.
 pub(super) fn range<T>(items: &[T]) -> Range<*const u8> {
     let Range { start, end } = items.as_ptr_range();
     start.cast()..end.cast()
-}
-
-/// Where a node's runs start: a bit for each of its 256 places. The first is always set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Map(pub(super) [u32; 8]);
-
-impl Map {
-    /// One run.
-    pub(super) const ONE: Self = Self([1, 0, 0, 0, 0, 0, 0, 0]);
-    pub(super) const EMPTY: Self = Self([0; 8]);
-
-    pub(super) const fn has(&self, at: usize) -> bool {
-        self.0[at / 32] >> (at % 32) & 1 == 1
-    }
-
-    pub(super) const fn set(&mut self, at: usize) {
-        self.0[at / 32] |= 1 << (at % 32);
-    }
-
-    /// Takes the starts from `from` to `to`, both included, away.
-    pub(super) fn clear(&mut self, from: usize, to: usize) {
-        for (word, part) in self.0.iter_mut().enumerate() {
-            let (first, last) = (word * 32, word * 32 + 31);
-            if from <= last && first <= to {
-                let low = u32::MAX << from.saturating_sub(first);
-                let high = u32::MAX >> (last - to.min(last));
-                *part &= !(low & high);
-            }
-        }
-    }
-
-    /// How many runs start before `at`, at most 256.
-    pub(super) fn before(&self, at: usize) -> usize {
-        let whole: u32 = self.0[..at / 32].iter().map(|part| part.count_ones()).sum();
-        let part = self
-            .0
-            .get(at / 32)
-            .map_or(0, |part| part & ((1 << (at % 32)) - 1));
-        (whole + part.count_ones()) as usize
-    }
-
-    /// How many runs there are.
-    pub(super) fn count(&self) -> usize {
-        self.0.iter().map(|part| part.count_ones()).sum::<u32>() as usize
-    }
-
-    /// The first start from `at` on.
-    pub(super) fn next(&self, at: usize) -> Option<usize> {
-        let mut word = at / 32;
-        let mut part = self.0.get(word)? & (u32::MAX << (at % 32));
-        while part == 0 {
-            word += 1;
-            part = *self.0.get(word)?;
-        }
-        Some(word * 32 + part.trailing_zeros() as usize)
-    }
-
-    /// The last start up to `at`, which is below 256.
-    fn last(&self, at: usize) -> usize {
-        let mut word = at / 32;
-        let mut part = self.0[word] & (u32::MAX >> (31 - at % 32));
-        while part == 0 {
-            word -= 1;
-            part = self.0[word];
-        }
-        word * 32 + 31 - part.leading_zeros() as usize
-    }
-
-    /// The words of a node's header.
-    pub(super) fn header(&self) -> [u32; HEADER] {
-        let mut header = [0; HEADER];
-        header[..RANKS].copy_from_slice(&self.0);
-        let mut before = 0;
-        for (quarter, parts) in self.0.chunks(2).enumerate() {
-            header[RANKS] |= before << (8 * quarter);
-            before += parts.iter().map(|part| part.count_ones()).sum::<u32>();
-        }
-        header
-    }
 }

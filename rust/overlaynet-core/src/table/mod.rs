@@ -8,17 +8,18 @@
 //! - The **root** is an array of words for the bits behind the window's, up to a multiple of 8 that the number of prefixes pays for: an
 //!   overlay's ten thousand /24 of 10.0.0.0/8 are resolved by it alone, the IPv4 Internet's first 16 bits, IPv6's first 24.
 //! - A word is a slot, or leads to a **node** for the next 8 bits: a map of 256 bits that says where runs of equal words start,
-//!   for each quarter of it the number of runs before (a byte each), and the runs' words. The word of an address is found by counting
-//!   the bits of the map up to its place: three accesses in one or two cache lines, and nothing in a node costs a prefix more than
-//!   its runs.
+//!   for each quarter of it the number of runs before (a byte each), and the runs. The run of an address is found by counting the
+//!   bits of the map up to its place: three accesses in one or two cache lines, and nothing in a node costs a prefix more than its
+//!   runs. A run takes a byte where its slot lies close behind the node's others, as those of a table that was loaded in order do
+//!   (`node`).
 //!
 //! Beside that, and touched by updates and by those who want the prefix or the value: the entries by slot, each with the slot of the
 //! prefix directly above it. There is no second tree: exact match, what covers a prefix and what it covers, and the order of all are
 //! read from the same nodes and the way up from an entry.
 //!
 //! # What a change costs
-//! A change paints the part of each node's runs that lies in its prefix (`paint`): for a /24 of the Internet that is one node, whose
-//! runs before and behind are copied as they are. A prefix above many others costs a visit of each node below it, since the answers
+//! A change paints the part of each node's runs that lies in its prefix (`paint`): for a /24 of the Internet that is one node, which
+//! is written anew where its runs change in number. A prefix above many others costs a visit of each node below it, since the answers
 //! are pushed down, and a prefix outside the window, or so many that a larger root pays, costs building the nodes anew. Memory of
 //! nodes is reused by size; when much of it lies in pieces too small, the nodes are built anew too.
 //!
@@ -56,6 +57,7 @@ mod build;
 mod entries;
 mod iter;
 mod lookup;
+mod node;
 mod paint;
 
 use alloc::sync::Arc;

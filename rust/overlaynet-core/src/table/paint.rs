@@ -10,7 +10,8 @@ use core::sync::atomic::Ordering;
 
 use super::blocks::Blocks;
 use super::entries::Entries;
-use super::lookup::{BitsOf, Lookup, Map, NO_SLOT, NODE};
+use super::lookup::{BitsOf, NO_SLOT};
+use super::node::{Map, NODE};
 use crate::address::{Address, Bits};
 use crate::prefix::Prefix;
 
@@ -116,27 +117,25 @@ impl<'a, P: Prefix, T> Painter<'a, P, T> {
     fn splice(&mut self, word: u32, lo: usize, hi: usize, depth: Option<u8>) -> u32 {
         let is_node = word & NODE != 0;
         let old = if is_node {
-            self.blocks.lookup.map(word)
+            self.blocks.lookup.nodes().map(word)
         } else {
             Map::ONE
         };
-        let value = |lookup: &Lookup<P>, run: usize| match is_node {
-            true => lookup.word(Lookup::<P>::value_at(word, run)),
+        let value = |blocks: &Blocks<P>, run: usize| match is_node {
+            true => blocks.lookup.nodes().run(word, run),
             false => word,
         };
         let mark = self.painted.len();
         let keep_before = old.before(lo);
         let mut map = old;
         map.clear(lo, (hi + 1).min(255));
-        let mut last = keep_before
-            .checked_sub(1)
-            .map(|run| value(&self.blocks.lookup, run));
+        let mut last = keep_before.checked_sub(1).map(|run| value(self.blocks, run));
         // A run that is kept only up to `lo` is counted: its value stays.
         let mut run = old.before(lo + 1) - 1;
         let mut replaced = Vec::new();
         let mut at = lo;
         let unpainted = loop {
-            let before = value(&self.blocks.lookup, run);
+            let before = value(self.blocks, run);
             let painted = match depth {
                 Some(depth) => self.part(before, depth),
                 None => self.all(before),
@@ -153,49 +152,44 @@ impl<'a, P: Prefix, T> Painter<'a, P, T> {
         if hi < 255 {
             let next = if old.has(hi + 1) {
                 run += 1;
-                value(&self.blocks.lookup, run)
+                value(self.blocks, run)
             } else {
                 unpainted
             };
             self.push(&mut map, hi + 1, next, &mut last);
         }
-        let middle = &self.painted[mark..];
-        let result = if is_node && map == old {
-            let start = Lookup::<P>::value_at(word, keep_before);
-            for (at, &painted) in (start..).zip(middle) {
-                if self.blocks.lookup.word(at) != painted {
-                    self.blocks.lookup.set_word(at, painted);
+        let middle = mark..self.painted.len();
+        let result = if is_node && map == old && self.store(word, keep_before, &self.painted[middle.clone()])
+        {
+            word
+        } else {
+            self.painted
+                .extend((0..keep_before).map(|run| value(self.blocks, run)));
+            self.painted.extend_from_within(middle.clone());
+            let behind = map.count() - keep_before - middle.len();
+            self.painted
+                .extend((run + 1..run + 1 + behind).map(|run| value(self.blocks, run)));
+            match self.painted[middle.end..] {
+                [one] => one,
+                ref runs => {
+                    let base = is_node.then(|| self.blocks.lookup.nodes().base(word));
+                    self.blocks.node(&map, runs, base.unwrap_or(self.slot))
                 }
             }
-            word
-        } else if map == Map::ONE {
-            // One run is left: what was painted, or what lay before it and is the same.
-            middle
-                .first()
-                .copied()
-                .unwrap_or_else(|| value(&self.blocks.lookup, 0))
-        } else {
-            let node = self.blocks.node(&map);
-            let lookup = &self.blocks.lookup;
-            let behind = keep_before + middle.len();
-            if is_node {
-                let place = |run| Lookup::<P>::value_at(word, run);
-                let new = |run| Lookup::<P>::value_at(node, run);
-                lookup.copy_words(place(0), new(0), keep_before);
-                lookup.copy_words(place(run + 1), new(behind), map.count() - behind);
-            } else if keep_before == 1 {
-                lookup.set_word(Lookup::<P>::value_at(node, 0), word);
-            }
-            for (at, &painted) in (Lookup::<P>::value_at(node, keep_before)..).zip(middle) {
-                lookup.set_word(at, painted);
-            }
-            node
         };
         self.painted.truncate(mark);
         for node in replaced {
             self.blocks.retire(node);
         }
         result
+    }
+
+    /// Stores what has changed of the node's runs from `first` on in place; false if that can't be done for all.
+    fn store(&self, node: u32, first: usize, runs: &[u32]) -> bool {
+        let nodes = self.blocks.lookup.nodes();
+        (first..)
+            .zip(runs)
+            .all(|(run, &word)| nodes.run(node, run) == word || nodes.set_run(node, run, word))
     }
 
     fn push(&mut self, map: &mut Map, at: usize, word: u32, last: &mut Option<u32>) {
