@@ -479,7 +479,7 @@ fn a_prefix_of_the_internet_costs_the_lookups_few_bytes() {
     let lookup = table.as_lookup();
     let (root, all) = (4 << lookup.shape().root_bits(), lookup.bytes());
     let each = (all - root) / table.len();
-    assert!(each <= 14, "{each} bytes a prefix beside the root's {root}");
+    assert!(each <= 4, "{each} bytes a prefix beside the root's {root}");
     // Room for each of the 20,000, of which some are equal.
     let entries = table.bytes() - all;
     assert!(entries <= 20_000 * 16 + 2_000, "{entries} bytes of entries");
