@@ -36,7 +36,7 @@ from overlaynet.reconcile.reconciler import Reconciler
 from overlaynet.store.memory import MemoryStore
 
 from benches.lab import simulated_peers as sim
-from benches.lab.daemon_process import daemon_process
+from benches.lab.daemon_process import DaemonProcess, daemon_process
 
 _REPORT = Path(__file__).parent.parent / "results" / "control-plane.json"
 _SIZES = (100, 1_000, 5_000, 10_000)
@@ -260,20 +260,26 @@ def processes(netns: str, peers: int, idle_s: float) -> list[Figure]:
             if not largest:
                 return figures
             time.sleep(_REST_S)
-            before, resident = again.cpu_s, again.resident_bytes
-            time.sleep(idle_s)
-            idle = (again.cpu_s - before) * 60.0 / idle_s
+            resident, idle = again.resident_bytes, at_rest(again, idle_s)
     sim.clear(netns, device=False)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(sim.file_of(Path(folder) / "store.db", 0))
         with daemon_process(netns, Path(folder)) as alone:
             time.sleep(_REST_S)
-            over = resident - alone.resident_bytes
+            over, idle_alone = resident - alone.resident_bytes, at_rest(alone, idle_s)
     return [
         *figures,
         Figure(f"{peers} peers: resident memory over that at none", over / 2**20, "MiB", at_most(40)),
         Figure(f"{peers} peers: CPU of a minute without change", idle, "s", at_most(0.1)),
+        Figure("no peers: CPU of a minute without change", idle_alone, "s"),
     ]
+
+
+def at_rest(daemon: DaemonProcess, idle_s: float) -> float:
+    """Seconds of processor time in a minute in which nothing changes, taken from `idle_s`."""
+    before = daemon.cpu_s
+    time.sleep(idle_s)
+    return (daemon.cpu_s - before) * 60.0 / idle_s
 
 
 def followed(netns: str, peers: int) -> list[Figure]:
