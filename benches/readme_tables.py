@@ -109,7 +109,7 @@ def control_table() -> str:
     rows = json.loads(report.read_text())["rows"]
     lines = [row(["figure", "value", "target", ""]), "|" + "---|" * 4]
     for one in rows:
-        if one["target"] is not None or one["figure"].startswith("10000 peers: "):
+        if one["target"] is not None or one["figure"].startswith(("10000 peers: ", "no peers: ")):
             met = "" if one["met"] is None else "met" if one["met"] else "**missed**"
             lines.append(row([one["figure"], f"{one['value']:g} {one['unit']}", one["target"] or "", met]))
     return "\n".join([*lines, "", f"On {machine(report)}."])
