@@ -34,14 +34,14 @@
 //!
 //! | structure | IPv4 | IPv6 | 10,000 /24 | bytes an IPv4 prefix |
 //! |---|---|---|---|---|
-//! | this | 37; 65 | 53; 91 | 1.7; 2.8 | 8.3 |
-//! | prefix-trie 0.10 | 163 | 264 | 11 | 17 |
-//! | poptrie (Asai, Ohara, 2015), crate poptrie 0.2 | 206 | 257 | 11 | |
-//! | tree bitmap (Eatherton, Varghese, Dittia, 2004), crate treebitmap | 344 | 338 | 34 | |
-//! | gaissmai/bart (allotment tables of 8 bits, path compression), crate ts_bart 0.6 | 351 | 376 | 20 | |
+//! | this | 34; 56 | 62; 75 | 2.1; 2.8 | 5.2 |
+//! | prefix-trie 0.10 | 179 | 332 | 11 | 17 |
+//! | poptrie (Asai, Ohara, 2015), crate poptrie 0.2 | 219 | 350 | 13 | |
+//! | tree bitmap (Eatherton, Varghese, Dittia, 2004), crate treebitmap | 386 | 514 | 38 | |
+//! | gaissmai/bart (allotment tables of 8 bits, path compression), crate ts_bart 0.6 | 319 | 441 | 22 | |
 //!
 //! DIR-24-8 (Gupta, Lin, McKeown, "Routing lookups in hardware at memory access speeds", 1998) was faster on IPv4 in prototypes of both,
-//! by a third, at twelve times the memory, and has no IPv6; the window and the root's growth take what is best of it, one access where
+//! by a third, at fourteen times the memory, and has no IPv6; the window and the root's growth take what is best of it, one access where
 //! prefixes are many and close together, and pay for it only there. Poptrie's nodes of 6 bits with leaves by rank are the nearest
 //! relative: 8 bits with runs need fewer steps and leave one run where neighbours agree. Bits of rank beside the map spare the counting
 //! of a whole map.
