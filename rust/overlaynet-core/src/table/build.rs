@@ -179,11 +179,10 @@ impl<P: Prefix, T> Builder<'_, P, T> {
                 last = Some(word);
             }
         });
-        let first = slots.first().copied().unwrap_or(inherited);
-        let base = if first.wrapping_sub(inherited) < 64 {
-            inherited
-        } else {
-            first
+        // What covers them all is an offset too where that leaves room for theirs.
+        let base = match (slots.first(), slots.last()) {
+            (Some(&first), Some(last)) if last.wrapping_sub(inherited) >= 192 => first,
+            _ => inherited,
         };
         let words = self.draft.words(&map, &self.values[mark..], base);
         let node = words.write(self.words.len(), |word| self.words.push(word));

@@ -116,7 +116,7 @@ impl<P: Prefix, T> PrefixTable<P, T> {
     /// The value that `prefix` had before, if any; it now has `value`, and the slot that it had.
     ///
     /// # Panics
-    /// If there are 2^31 prefixes.
+    /// If there are 2^31 prefixes, or their nodes take 4 GiB.
     pub fn insert(&mut self, prefix: P, value: T) -> Option<T> {
         let above = self.up_from(prefix).next().unwrap_or(NO_SLOT);
         if self.entries.prefix_len(above) == Some(prefix.len()) {
@@ -145,7 +145,7 @@ impl<P: Prefix, T> PrefixTable<P, T> {
     /// the table as a whole. `told` hears the slot of each.
     ///
     /// # Panics
-    /// If they are not in order, or there are 2^31 prefixes.
+    /// If they are not in order, there are 2^31 prefixes, or their nodes take 4 GiB.
     pub fn extend_in_order<I>(&mut self, entries: I, mut told: impl FnMut(u32))
     where
         I: IntoIterator<Item = (P, T), IntoIter: ExactSizeIterator>,

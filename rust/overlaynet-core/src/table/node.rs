@@ -2,9 +2,9 @@
 //!
 //! | words | what |
 //! |---|---|
-//! | 0 to 255, from the last one on | what bytes stand for that are no offsets, [`FARS`] of them |
+//! | 0 to 192 | the words of runs that no offset stands for, the first one last: byte 255 stands for it, 254 for the next |
 //! | 8 | the [`Map`] of where runs start |
-//! | 1 | from its second byte on: how many runs start before the second, third, fourth quarter; its first: how many words come before |
+//! | 1 | in its first byte ([`FARS`]): how many words come before the map; in the others: how many runs start before the second, third, fourth quarter |
 //! | 1 | the base: the slot that offsets are counted from |
 //! | a fourth of the number of runs | each run's byte, the first in the lowest place |
 //!
@@ -172,42 +172,47 @@ pub(super) struct Draft {
 impl Draft {
     /// The words of a node with these runs. Slots from `base` on take the least room.
     pub(super) fn words<'a>(&'a mut self, map: &Map, runs: &'a [u32], base: u32) -> Words<'a> {
-        let mut limit = 256;
-        while limit > 0 {
-            let Some(highest) = self.squeeze(runs, base, limit) else {
-                break;
-            };
-            let near = 256 - self.fars.len();
-            if highest < near {
-                return Words {
-                    map: *map,
-                    base,
-                    fars: &self.fars,
-                    runs: Runs::Bytes(&self.bytes),
-                };
-            }
-            // More words come before the map than offsets leave room for.
-            limit = near;
+        let mut offsets = self.squeeze(runs, base, 256);
+        if let Some(limit) = offsets.and_then(|offsets| self.limit(&offsets)) {
+            offsets = self.squeeze(runs, base, limit);
         }
+        let (fars, runs) = match offsets {
+            Some(_) => (&self.fars[..], Runs::Bytes(&self.bytes)),
+            None => (&[][..], Runs::Words(runs)),
+        };
         Words {
             map: *map,
             base,
-            fars: &[],
-            runs: Runs::Words(runs),
+            fars,
+            runs,
         }
     }
 
-    /// Writes the runs as bytes, slots from `base` on and before `limit` after it as offsets. The highest of these; nothing if words
-    /// would take less room.
-    fn squeeze(&mut self, runs: &[u32], base: u32, limit: usize) -> Option<usize> {
+    /// Before which offset the bytes have to end, where not all of `offsets` are left free by what comes before the map. Each that
+    /// gives way is one word more there.
+    fn limit(&self, offsets: &Map) -> Option<usize> {
+        let (mut limit, mut fars) = (256, self.fars.len());
+        for _ in 0..offsets.count() {
+            let highest = offsets.last(limit - 1);
+            if highest + fars < 256 {
+                break;
+            }
+            (limit, fars) = (highest, fars + 1);
+        }
+        (limit < 256).then_some(limit)
+    }
+
+    /// Writes the runs as bytes: slots from `base` on that lie less than `limit` behind it as offsets, all else as words before the
+    /// map. Which offsets there are; nothing if a word for each run would take less room.
+    fn squeeze(&mut self, runs: &[u32], base: u32, limit: usize) -> Option<Map> {
         let spare = runs.len() - runs.len().div_ceil(4);
         self.fars.clear();
         self.bytes.clear();
-        let mut highest = 0;
+        let mut offsets = Map::EMPTY;
         for &word in runs {
             let offset = word.wrapping_sub(base) as usize;
             let byte = if is_slot(word) && offset < limit {
-                highest = highest.max(offset);
+                offsets.set(offset);
                 offset
             } else {
                 let known = self.fars.iter().position(|&far| far == word);
@@ -219,7 +224,7 @@ impl Draft {
             };
             self.bytes.push(byte as u8);
         }
-        Some(highest)
+        Some(offsets)
     }
 }
 
@@ -274,7 +279,7 @@ impl Words<'_> {
         let place = u32::try_from(start + self.fars.len())
             .ok()
             .filter(|place| place & !PLACE == 0)
-            .expect("4 GiB of nodes are more than 2^31 prefixes need");
+            .expect("the nodes take less than 4 GiB");
         place | NODE | wide
     }
 }

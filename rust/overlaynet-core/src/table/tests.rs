@@ -484,3 +484,17 @@ fn a_prefix_of_the_internet_costs_the_lookups_few_bytes() {
     let entries = table.bytes() - all;
     assert!(entries <= 20_000 * 16 + 2_000, "{entries} bytes of entries");
 }
+
+#[test]
+fn a_full_node_far_behind_what_covers_it_is_small_all_the_same() {
+    let prefix = |bits, len| Ipv4Prefix::new_truncated(Ipv4Addr::from_bits(bits), len).unwrap();
+    let table: PrefixTable<Ipv4Prefix, ()> = [(0x0a00_0000, 8)]
+        .into_iter()
+        .chain((0..60).map(|at| (0x0a00_0000 + (at << 8), 24)))
+        .chain((0..200).map(|at| (0x0a01_0000 + (at << 8), 24)))
+        .map(|(bits, len)| (prefix(bits, len), ()))
+        .collect();
+    let lookup = table.as_lookup();
+    let nodes = lookup.bytes() - (4 << lookup.shape().root_bits());
+    assert!(nodes < 800, "{nodes} bytes");
+}
