@@ -158,7 +158,7 @@ async def test_watch_at_a_member_without_leader_ends(tmp_path: Path) -> None:
                     await asyncio.sleep(0.01)
             processes[1].send_signal(signal.SIGSTOP)
             await asyncio.to_thread(until_stopped, processes[1].pid)
-            with pytest.raises(StoreUnavailableError, match="no leader"):
+            with pytest.raises(StoreUnavailableError):
                 await asyncio.wait_for(waiting, 100)
         finally:
             await store.aclose()

@@ -259,7 +259,7 @@ def test_host_whose_address_changes_keeps_its_lease_and_is_reached(name: str, ba
     for words in (("del", "198.18.0.1/16"), ("add", "198.18.0.101/16")):
         done = lab.run("host1", "ip", "address", *words, "dev", "eth0")
         assert done.returncode == 0, done.stderr
-    until(lambda: status(lab, 0)["public_addresses"] == ["198.18.0.101"])
+    until(lambda: answers(lab, 0) and status(lab, 0)["public_addresses"] == ["198.18.0.101"])
     until(lambda: [peer["public_address"] for peer in status(lab, 1)["peers"]] == ["198.18.0.101"])
     until(lambda: _leased(lab, "198.18.0.101") == held)
     assert subnet(lab, 0) == held

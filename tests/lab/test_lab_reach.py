@@ -118,7 +118,7 @@ def test_packets_as_large_as_the_overlay_carries_pass_and_larger_ones_do_not(lab
     for family in lab.plan.families.members:
         address = lab.pod_address(lab.plan.pods[-1].name, family)
         largest = mtu - family.header_bytes - 8
-        fits = lab.run(first, "ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", str(largest), address)
+        fits = lab.run(first, "ping", "-n", "-c", "1", "-w", "10", "-M", "do", "-s", str(largest), address)
         assert fits.returncode == 0, fits.stdout + fits.stderr
         exceeds = lab.run(first, "ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", str(largest + 1), address)
         assert exceeds.returncode != 0
