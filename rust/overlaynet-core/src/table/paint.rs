@@ -1,8 +1,8 @@
 //! How a change of one prefix changes the nodes: the part of each node's runs that lies in the prefix is painted anew.
 //!
 //! An insertion paints what finds a shorter prefix or none with the new slot; a removal paints the removed slot with that of
-//! the prefix above. Where a node keeps its runs, their words are stored in place, one by one. Where it doesn't, a new node
-//! takes over the runs before and behind as they are, and the word that led to the old one then leads to it. So each address
+//! the prefix above. Where a node keeps its runs and has room for their words, these are stored in place, one by one. Where not,
+//! a new node takes over the runs before and behind, and the word that led to the old one then leads to it. So each address
 //! finds the old slot until one store, and the new one from then on.
 use alloc::vec::Vec;
 use core::mem;
